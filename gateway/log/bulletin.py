@@ -1,0 +1,102 @@
+"""Values where the latest wins, and wake-ups: what speeds readers up, never what is true.
+
+Marks, the worker's reports and the pointer to the current risk model can be lost and come again. A wake-up is a
+hint that something moved; who depends on it compares heads as well. No business meaning here, and no Redis.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+MARKS_CHANNEL = "marks"
+MODEL_CHANNEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class AccountMoved:
+    account: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControlMoved:
+    partition: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarksMoved:
+    marks: Mapping[str, bytes]  # only those that changed
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMoved:
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMoved:
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lagged:
+    """Wake-ups may have been missed: read everything again. The first one of every `follow`."""
+
+
+Wake = AccountMoved | ControlMoved | MarksMoved | ModelMoved | ReportMoved | Lagged
+
+
+class Bulletin(Protocol):
+    """Every method may raise StoreUnavailable, but for `follow`, which waits for the store, and StoreRefused."""
+
+    async def post_marks(self, marks: Mapping[str, bytes]) -> None:
+        """Sets these symbols' marks and wakes the followers; other symbols keep theirs."""
+
+    async def marks(self) -> dict[str, bytes]: ...
+
+    async def post_report(self, account: str, report: bytes) -> None: ...
+
+    async def report(self, account: str) -> bytes | None: ...
+
+    async def post_model(self, model_hash: str) -> None:
+        """Points to the blob that is the current risk model."""
+
+    async def model(self) -> str | None: ...
+
+    def follow(self) -> AsyncGenerator[Wake, None]:
+        """Wake-ups from now on, until closed (`contextlib.aclosing`) or cancelled. Lagged comes first, and again
+        whenever the store was away."""
+
+
+def account_wake(account: str, seq: int) -> bytes:
+    return f"{account}:{seq}".encode()
+
+
+def report_wake(account: str) -> bytes:
+    return f"{account}:report".encode()
+
+
+def control_wake(epoch: int) -> bytes:
+    """Has no colon, as every account's wake-up has: no account name can imitate it."""
+    return b"%d" % epoch
+
+
+def decode_wake(partition: int, payload: bytes) -> AccountMoved | ControlMoved | ReportMoved:
+    """Parsed from the right, since an account's name may hold colons. ValueError if it is none of ours."""
+    account, colon, what = payload.decode().rpartition(":")
+    if not colon:
+        return ControlMoved(partition, int(what))
+    if what == "report":
+        return ReportMoved(account)
+    return AccountMoved(account, int(what))
+
+
+def encode_marks(marks: Mapping[str, bytes]) -> bytes:
+    return msgspec.msgpack.encode(marks)
+
+
+def decode_marks(payload: bytes) -> dict[str, bytes]:
+    return msgspec.msgpack.decode(payload, type=dict[str, bytes])

@@ -1,0 +1,120 @@
+"""The bulletin over Redis: a hash, a few keys, and pub/sub that outlives its connection.
+
+Pub/sub forgets whoever is not connected, so each (re)connection starts with `Lagged`. A connection that answers
+no ping is given up: a half-open one would look like a quiet market for ever.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from redis.asyncio.client import PubSub
+
+from gateway.errors import StoreUnavailable
+from gateway.log.account_log import PARTITIONS, partition_of
+from gateway.log.bulletin import (
+    MARKS_CHANNEL,
+    MODEL_CHANNEL,
+    Lagged,
+    MarksMoved,
+    ModelMoved,
+    Wake,
+    decode_marks,
+    decode_wake,
+    encode_marks,
+    report_wake,
+)
+from gateway.log.link import RedisLink
+
+HEARTBEAT_S = 1.0  # silence after which a ping is sent; unanswered for as long again, the connection is dead
+BACKOFF_MIN_S = 0.05
+BACKOFF_MAX_S = 1.0  # followers compare heads each second, so a longer pause would gain nothing
+
+
+def account_key(account: str, part: str) -> str:
+    return f"{{p{partition_of(account)}}}:a:{account}:{part}"
+
+
+def wake_channel(partition: int) -> str:
+    return f"{{p{partition}}}:wake"
+
+
+PARTITION_BY_CHANNEL = {wake_channel(partition).encode(): partition for partition in range(PARTITIONS)}
+
+
+class RedisBulletin:
+    """A `Bulletin` on the Redis of a log."""
+
+    def __init__(self, link: RedisLink, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._link = link
+        self._heartbeat_s = heartbeat_s
+
+    async def post_marks(self, marks: Mapping[str, bytes]) -> None:
+        if not marks:
+            return
+        fields = [part for symbol, mark in marks.items() for part in (symbol, mark)]
+        await self._link.all([("HSET", "marks", *fields), ("PUBLISH", MARKS_CHANNEL, encode_marks(marks))])
+
+    async def marks(self) -> dict[str, bytes]:
+        return {symbol.decode(): mark for symbol, mark in (await self._link.one("HGETALL", "marks")).items()}
+
+    async def post_report(self, account: str, report: bytes) -> None:
+        channel = wake_channel(partition_of(account))
+        await self._link.all(
+            [("SET", account_key(account, "report"), report), ("PUBLISH", channel, report_wake(account))]
+        )
+
+    async def report(self, account: str) -> bytes | None:
+        report: bytes | None = await self._link.one("GET", account_key(account, "report"))
+        return report
+
+    async def post_model(self, model_hash: str) -> None:
+        await self._link.all([("SET", "model", model_hash), ("PUBLISH", MODEL_CHANNEL, model_hash)])
+
+    async def model(self) -> str | None:
+        model_hash: bytes | None = await self._link.one("GET", "model")
+        return model_hash.decode() if model_hash else None
+
+    async def follow(self) -> AsyncGenerator[Wake, None]:
+        backoff_s = BACKOFF_MIN_S
+        while True:
+            try:
+                async with self._link.subscription() as pubsub:
+                    await _subscribe(pubsub, self._heartbeat_s)
+                    backoff_s = BACKOFF_MIN_S
+                    yield Lagged()
+                    while True:
+                        for wake in _wakes(await _next_message(pubsub, self._heartbeat_s)):
+                            yield wake
+            except StoreUnavailable:
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+
+
+async def _subscribe(pubsub: PubSub, heartbeat_s: float) -> None:
+    """Returns when every channel is confirmed: what is published from here on arrives."""
+    channels = [*map(wake_channel, range(PARTITIONS)), MARKS_CHANNEL, MODEL_CHANNEL]
+    await pubsub.subscribe(*channels)
+    for _ in channels:
+        await _next_message(pubsub, heartbeat_s)
+
+
+async def _next_message(pubsub: PubSub, heartbeat_s: float) -> dict[str, Any]:
+    message: dict[str, Any] | None = await pubsub.get_message(timeout=heartbeat_s)
+    if message is None:
+        await pubsub.ping()
+        message = await pubsub.get_message(timeout=heartbeat_s)
+    if message is None:
+        raise StoreUnavailable(f"no answer to a ping in {heartbeat_s} s")
+    return message
+
+
+def _wakes(message: dict[str, Any]) -> list[Wake]:
+    if message["type"] != "message":
+        return []
+    channel, payload = message["channel"], message["data"]
+    if channel == MARKS_CHANNEL.encode():
+        return [MarksMoved(decode_marks(payload))]
+    if channel == MODEL_CHANNEL.encode():
+        return [ModelMoved(payload.decode())]
+    return [decode_wake(PARTITION_BY_CHANNEL[channel], payload)]
