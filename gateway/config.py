@@ -1,0 +1,375 @@
+"""The configuration file: its sections, their defaults, and errors that name the file, the key and what was expected.
+
+`load` is the only place where a file or the environment is read for settings, and both are parameters of it. The
+environment overrides the file: RISK_GATEWAY_<SECTION>__<KEY>. A key that does not exist is refused, with the nearest
+that does. Limit rows stay raw tables here: what they mean is known to the engine alone. Nothing here connects, listens
+or keeps state.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import time
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+ENVIRONMENT_PREFIX = "RISK_GATEWAY_"
+LEVEL_SEPARATOR = "__"
+SECRET_BEARING = ("redis_url",)  # never shown in an error
+
+Mode = Literal["demo", "paper", "live"]
+Role = Literal["trader", "execution", "feed", "operator", "viewer"]
+Tier = Literal["embedded", "single", "replicated", "sentinel"]
+Location = tuple[str | int, ...]
+
+
+class ConfigError(Exception):
+    """The configuration can't be used. `problems`: a line a fault, with its key path and what was expected."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(f"{source}: {problem}" for problem in problems))
+        self.source = source
+        self.problems = tuple(problems)
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError("expected a time zone such as 'UTC' or 'America/New_York'") from error
+    return name
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Zone = Annotated[str, AfterValidator(_known_zone)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{2,9}$")]
+RedisUrl = Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")]
+Shocks = Annotated[dict[str, float], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A table of the file: immutable, and without keys that nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ServerSettings(Section):
+    """Where the gateway and the control process listen (port 0: any free one), and how long a request may take."""
+
+    host: str = "127.0.0.1"
+    gateway_port: Port = 50051
+    control_port: Port = 50052
+    deadline_default_ms: Annotated[int, Field(ge=1)] = 1_000
+    deadline_max_ms: Annotated[int, Field(ge=1)] = 10_000
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.gateway_port == self.control_port != 0:
+            raise ValueError(f"gateway_port and control_port must differ, both are {self.gateway_port}")
+        if self.deadline_default_ms > self.deadline_max_ms:
+            raise ValueError("deadline_default_ms must not be above deadline_max_ms")
+        return self
+
+
+class StoreSettings(Section):
+    """The Redis or Valkey with the logs, and what is promised about it. Without a URL a private one is started."""
+
+    redis_url: Annotated[RedisUrl | None, Field(repr=False)] = None  # it may hold a password
+    tier: Tier = "embedded"
+    wait_replicas: Annotated[int, Field(ge=0)] = 0
+    socket_timeout_ms: Annotated[int, Field(ge=1)] = 250
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.redis_url is None and self.tier != "embedded":
+            raise ValueError(f"tier {self.tier!r} needs redis_url")
+        if self.redis_url is not None and self.tier == "embedded":
+            raise ValueError("with redis_url the tier must be said: 'single', 'replicated' or 'sentinel'")
+        if (self.tier == "replicated") != (self.wait_replicas > 0):
+            raise ValueError("wait_replicas belongs to tier 'replicated', which needs at least 1")
+        return self
+
+
+class ApprovalSettings(Section):
+    """How long an approval without `valid_for` holds (None: it never expires), and the key that signs approvals."""
+
+    valid_for_default_s: Annotated[float | None, Field(gt=0)] = None
+    key_file: Path | None = None
+
+
+class CallerSettings(Section):
+    """Someone who may connect. The token itself is never in the file."""
+
+    name: str = Field(min_length=1)
+    roles: tuple[Role, ...] = Field(min_length=1)
+    token_env: str | None = None
+    token_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.token_env is None) == (self.token_file is None):
+            raise ValueError("exactly one of token_env and token_file is needed")
+        return self
+
+    def token(self, environment: Mapping[str, str]) -> str:
+        """The caller's token, without surrounding white space. Raises ConfigError when it is missing or empty."""
+        if self.token_env is not None:
+            source, token = f"environment variable {self.token_env}", environment.get(self.token_env, "")
+        else:
+            source, token = _read_token(Path(self.token_file or ""))
+        if not token.strip():
+            raise ConfigError(source, [f"expected the token of caller {self.name!r}, found nothing"])
+        return token.strip()
+
+
+class WorkerSettings(Section):
+    """What the worker computes VaR and stress from, and when sessions roll."""
+
+    prices: Annotated[str, Field(min_length=1)] = "sample"
+    lookback_days: Annotated[int, Field(ge=250)] = 756
+    base_currency: Currency = "USD"
+    refresh_s: Annotated[float, Field(gt=0)] = 1.0
+    sessions: Literal["feed", "daily"] = "daily"
+    session_open_time: time = time(0, 0)
+    session_zone: Zone = "UTC"
+    unmapped: Literal["unevaluable", "zero"] = "unevaluable"
+
+
+class ScenarioSettings(Section):
+    """A stress scenario beside the shipped ones. Shocks are decimal: price returns, changes of a yield, of a spread."""
+
+    name: str = Field(min_length=1)
+    shocks: Shocks
+
+
+class LimitsSettings(Section):
+    """Which shipped limit rows are armed beside those of the file, and what else the engine reads about all limits."""
+
+    model_config = ConfigDict(
+        extra="allow", frozen=True
+    )  # the rest is `policy`: the engine refuses what it doesn't know
+
+    preset: Literal["none", "balanced"] = "none"
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """The raw table for the engine's policy: market_slippage, order_types and so on."""
+        return dict(self.model_extra or {})
+
+
+class Settings(BaseSettings):
+    """The whole configuration, validated. `limit` are the file's own rows; `limit_rows` are all that shall be armed."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    mode: Mode = "paper"
+    server: ServerSettings = ServerSettings()
+    store: StoreSettings = StoreSettings()
+    approval: ApprovalSettings = ApprovalSettings()
+    callers: tuple[CallerSettings, ...] = ()
+    worker: WorkerSettings = WorkerSettings()
+    scenario: tuple[ScenarioSettings, ...] = ()
+    limits: LimitsSettings = LimitsSettings()
+    limit: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # the environment is a parameter of `load`, never read behind the caller's back
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _refuse_repeats("callers", [caller.name for caller in self.callers])
+        _refuse_repeats("scenario", [scenario.name for scenario in self.scenario])
+        if self.mode == "live" and not any("operator" in caller.roles for caller in self.callers):
+            raise ValueError("mode 'live' needs [[callers]], at least one of them with the role 'operator'")
+        return self
+
+    @property
+    def limit_rows(self) -> tuple[dict[str, Any], ...]:
+        """The file's rows, in its order, then those of the preset that none of them replaces."""
+        if self.limits.preset == "none":
+            return self.limit
+        own = {_reach(row) for row in self.limit}
+        return self.limit + tuple(row for row in balanced_limit_rows() if _reach(row) not in own)
+
+
+def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
+    """The file (None: the defaults) under the environment, validated. Raises ConfigError, which names every fault."""
+    source = str(path) if path is not None else "environment"
+    table = _read_table(path) if path is not None else {}
+    overrides = _overrides(environment)
+    try:
+        settings = Settings(**_merged(table, overrides))
+    except ValidationError as error:
+        raise ConfigError(source, [_problem(fault, overrides) for fault in error.errors()]) from error
+    return _anchored(settings, path.parent.absolute()) if path is not None else settings
+
+
+def template_text() -> str:
+    """A commented configuration to start from, with the balanced limits written out so that they can be edited."""
+    return f"{_packaged('config_template.toml')}\n{_packaged('limits_balanced.toml')}"
+
+
+def schema_text() -> str:
+    """The JSON schema of the configuration, for editors and for checks."""
+    return json.dumps(Settings.model_json_schema(), indent=2) + "\n"
+
+
+def balanced_limit_rows() -> tuple[dict[str, Any], ...]:
+    """The shipped limit rows for a diversified, moderately leveraged book, as raw tables."""
+    return tuple(tomllib.loads(_packaged("limits_balanced.toml"))["limit"])
+
+
+def _reach(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a row limits, whatever its bound."""
+    return row.get("measure"), row.get("scope"), row.get("match", "*"), row.get("account", "*")
+
+
+def _packaged(name: str) -> str:
+    return resources.files("gateway").joinpath(name).read_text(encoding="utf-8")
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(path), [f"can't be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [f"expected UTF-8 text, found byte {error.object[error.start]:#04x}"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(path), [f"not valid TOML: {error}"]) from error
+
+
+def _read_token(path: Path) -> tuple[str, str]:
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), [f"can't be read: {error.strerror}"]) from error
+
+
+def _overrides(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The settings in the environment, nested.
+
+    Of the variables that name no section only `mode` is ours: Kubernetes sets RISK_GATEWAY_PORT and the like by itself
+    for a service named risk-gateway.
+    """
+    ours = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): name
+        for name in environment
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    for key, name in ours.items():
+        section = key.partition(LEVEL_SEPARATOR)[0]
+        if LEVEL_SEPARATOR in key and section not in Settings.model_fields:
+            raise ConfigError(
+                "environment", [f"{name}: unknown section{_did_you_mean(section, list(Settings.model_fields))}"]
+            )
+    source = EnvSettingsSource(Settings, env_nested_delimiter=LEVEL_SEPARATOR)
+    source.env_vars = {key: environment[name] for key, name in ours.items() if LEVEL_SEPARATOR in key or key == "mode"}
+    try:
+        return source()
+    except SettingsError as error:
+        raise ConfigError("environment", [str(error)]) from error
+
+
+def _merged(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(table)
+    for key, value in overrides.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _problem(fault: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
+    location: Location = fault["loc"]
+    origin = f" (set by {_variable(location)})" if _is_set(location, overrides) else ""
+    where = f"{_key_path(location)}{origin}: " if location else ""
+    if fault["type"] == "extra_forbidden":
+        return f"{where}unknown key{_did_you_mean(str(location[-1]), _siblings(location))}"
+    if fault["type"] == "missing":
+        return f"{where}required, but missing"
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    given = fault["input"]
+    shown = f", not {given!r}" if isinstance(given, str | int | float) and location[-1:] != SECRET_BEARING else ""
+    return f"{where}{message}{shown}"
+
+
+def _key_path(location: Location) -> str:
+    """`callers[1].name`: counted from zero, as every other tool does."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+def _variable(location: Location) -> str:
+    return ENVIRONMENT_PREFIX + LEVEL_SEPARATOR.join(str(part) for part in location).upper()
+
+
+def _is_set(location: Location, overrides: Mapping[str, Any]) -> bool:
+    within: Any = overrides
+    for part in location:
+        if not isinstance(within, Mapping) or part not in within:
+            return False
+        within = within[part]
+    return bool(location)
+
+
+def _siblings(location: Location) -> list[str]:
+    """The keys that would have been known where an unknown one stands."""
+    fields = Settings.model_fields
+    for part in location[:-1]:
+        if isinstance(part, str):
+            fields = next(_sections(fields[part].annotation)).model_fields
+    return list(fields)
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _sections(argument)
+
+
+def _did_you_mean(key: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(key, known, n=1)
+    return f", did you mean {nearest[0]!r}?" if nearest else f", expected one of {', '.join(known)}"
+
+
+def _refuse_repeats(section: str, names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"[[{section}]] names must differ, repeated: {', '.join(repeated)}")
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    """The settings with relative paths made absolute: they start at the file's folder, not where a process started."""
+    approval, worker = settings.approval, settings.worker
+    changes: dict[str, Any] = {
+        "callers": tuple(
+            caller.model_copy(update={"token_file": folder / caller.token_file}) if caller.token_file else caller
+            for caller in settings.callers
+        )
+    }
+    if approval.key_file:
+        changes["approval"] = approval.model_copy(update={"key_file": folder / approval.key_file})
+    if worker.prices != "sample":
+        changes["worker"] = worker.model_copy(update={"prices": str(folder / worker.prices)})
+    return settings.model_copy(update=changes)
