@@ -1,0 +1,516 @@
+"""The decision on an order. Pure: everything it looks at is in its arguments.
+
+The guards stand in the order of the reasons they give. Then every armed limit that reaches the order is read, and this
+module alone knows what follows: the strictest action wins, true reductions pass, REDUCE finds the largest quantity that
+fits every limit, a limit that can't be evaluated refuses. The result is the record that is appended to the log.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from engine.account import AccountState
+from engine.control import Control, Scope, TradingState
+from engine.instrument import LOTS_MAX, Instrument, InstrumentSet
+from engine.limits import Limit, LimitAction, LimitSet, ScopeKind, reaches
+from engine.measures import MEASURES
+from engine.measures.measure import Armed, Case, Family, Reading, Unevaluable
+from engine.order import Action, Order, Reason, TimeInForce, digest_of
+from engine.records import Check, Decided, Latch
+from engine.risk.model import RiskModel
+
+GUARDED = ("size", "value", "position")
+"""Where no limit of one of these kinds reaches an instrument, nothing trades in it (FIA: no limit means blocked)."""
+
+REDUCE_TRIES_MAX = 16
+"""Each limit may cut the order once more, where its reduction turned out to be none; rounding costs a lot on top."""
+
+_ACTIONS = {
+    LimitAction.WARN: Action.WARN,
+    LimitAction.REDUCE: Action.REDUCE,
+    LimitAction.REJECT: Action.REJECT,
+    LimitAction.HALT: Action.HALT,
+}
+
+_STATE_REASONS = {
+    TradingState.HALTED: Reason.TRADING_HALTED,
+    TradingState.CANCEL_ONLY: Reason.CANCEL_ONLY,
+    TradingState.REDUCE_ONLY: Reason.REDUCE_ONLY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an order is decided under, beside the account's state: each named by its hash in the record."""
+
+    control: Control
+    limits: LimitSet
+    instruments: InstrumentSet
+    model: RiskModel | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the limits say of one size of an order."""
+
+    action: Action
+    reason: Reason
+    message: str
+    checks: tuple[Check, ...]
+    fit: int
+    """The most lots that every breached REDUCE limit allows; the asked lots where none is breached."""
+    breached: tuple[tuple[Armed, Check], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    action: Action
+    reason: Reason
+    message: str
+
+
+def decide(state: AccountState, terms: Terms, order: Order, now_us: int) -> Decided:
+    """The verdict on `order` in `state`, which must list its symbol if the instrument is known.
+
+    Nothing is changed: the caller appends the record and folds it. The same arguments give the same record.
+    """
+    instrument = terms.instruments.get(order.symbol)
+    refusal = _guard(state, terms, order, instrument)
+    if refusal is not None or instrument is None:
+        return _refused(terms, order, now_us, refusal or _unknown(order), instrument)
+    lots = instrument.lots(order.quantity) or 0
+    cap = _reduce_only_cap(state, terms.control, order, lots)
+    if isinstance(cap, _Refusal):
+        return _refused(terms, order, now_us, cap, instrument)
+    case = Case(state, terms.instruments, terms.model, terms.limits.policy, now_us, order, instrument, cap)
+    armed = armed_limits(state, terms, order.strategy, instrument)
+    verdict = _judge(case, armed)
+    allowed = cap
+    if verdict.action is Action.REDUCE:
+        allowed = _largest(case, armed, verdict)
+        if allowed == 0:
+            verdict = dataclasses.replace(verdict, action=Action.REJECT)
+    elif not verdict.action.allows:
+        allowed = 0
+    action, reason, message = verdict.action, verdict.reason, verdict.message
+    if cap < lots and action.allows:
+        action = max(action, Action.REDUCE)
+        if allowed == cap:
+            reason = Reason.REDUCE_ONLY_ORDER if order.reduce_only else Reason.REDUCE_ONLY
+        message = f"only {_quantity(instrument, cap)} of {_quantity(instrument, lots)} reduce the position"
+    if action is Action.REDUCE and order.all_or_none:
+        action, allowed = Action.REJECT, 0
+        message = f"{message}; all_or_none refuses a smaller order"
+    elif action is Action.REDUCE:
+        message = f"{message}; allowed: {_quantity(instrument, allowed)}"
+    return Decided(
+        time_us=now_us,
+        epoch=terms.control.epoch,
+        order=order,
+        digest=digest_of(order),
+        action=action,
+        reason=reason,
+        message=message,
+        lots=lots,
+        allowed_lots=allowed,
+        limit_set=terms.limits.hash,
+        instrument_set=terms.instruments.hash,
+        risk_model=terms.model.hash if terms.model is not None else "",
+        checks=verdict.checks,
+        latches=_latches(state, terms, order, verdict) if action is Action.HALT else (),
+        expires_us=None if order.valid_for_us is None else now_us + order.valid_for_us,
+        limit_price=order.limit_price,
+    )
+
+
+def decide_basket(state: AccountState, terms: Terms, orders: Sequence[Order], now_us: int) -> list[Decided]:
+    """All of `orders` or none, in one step: each sees the reservations of those before it. If a leg is refused or
+    would be reduced, every leg is refused; that leg says why, the others name it. It binds approval, not fills."""
+    trial = state.fork()
+    decided: list[Decided] = []
+    for order in orders:
+        record = decide(trial, terms, order, now_us)
+        decided.append(record)
+        trial.apply(record)
+    failed = next((r for r in decided if not r.action.allows or r.allowed_lots < r.lots), None)
+    if failed is None:
+        return decided
+    return [record if record.allowed_lots == 0 else _basket_refusal(record, failed) for record in decided]
+
+
+def _basket_refusal(record: Decided, failed: Decided) -> Decided:
+    if record is failed:
+        message = f"{record.message}; an all-or-none basket takes no smaller leg"
+        return msgspec.structs.replace(record, action=Action.REJECT, allowed_lots=0, message=message)
+    return msgspec.structs.replace(
+        record,
+        action=Action.REJECT,
+        reason=Reason.BASKET_LEG_REFUSED,
+        allowed_lots=0,
+        message=f"leg {failed.order.client_order_id} of the all-or-none basket was refused: {failed.message}",
+    )
+
+
+# --- guards, in order of precedence -------------------------------------------------------------------------------
+
+
+def trading_state(state: AccountState, control: Control, strategy: str, symbol: str) -> TradingState:
+    """The strictest of the stops and the account's own latches that reach such an order."""
+    return max(
+        control.state_at(state.account, strategy, symbol),
+        state.latched_state(control, strategy, symbol) if state.latches else TradingState.ACTIVE,
+    )
+
+
+def superseded(state: AccountState, control: Control, order: Order, approved_seq: int, approved_epoch: int) -> bool:
+    """Whether a stop, in force or lifted, came after an approval: it is then no approval any more (CONSISTENCY, stop
+    dominates replay)."""
+    return control.stopped_since(approved_epoch, order.account, order.strategy, order.symbol) or state.latched_after(
+        approved_seq, order.strategy, order.symbol
+    )
+
+
+def _guard(state: AccountState, terms: Terms, order: Order, instrument: Instrument | None) -> _Refusal | None:
+    blocked = trading_state(state, terms.control, order.strategy, order.symbol)
+    if blocked >= TradingState.CANCEL_ONLY:
+        return _Refusal(Action.HALT, _STATE_REASONS[blocked], _why_blocked(state, terms.control, order, blocked))
+    if instrument is None:
+        return _unknown(order)
+    return (
+        _guard_instrument(state, instrument)
+        or _guard_terms(terms, order, instrument)
+        or _guard_limits(terms, order, instrument)
+    )
+
+
+def _unknown(order: Order) -> _Refusal:
+    message = f"symbol {order.symbol!r} is not registered; operators add it with RegisterInstruments"
+    return _Refusal(Action.REJECT, Reason.INSTRUMENT_UNKNOWN, message)
+
+
+def _guard_instrument(state: AccountState, instrument: Instrument) -> _Refusal | None:
+    if not instrument.tradeable:
+        message = f"{instrument.symbol} is registered as not tradeable"
+        return _Refusal(Action.REJECT, Reason.INSTRUMENT_NOT_PERMITTED, message)
+    if (
+        instrument.expiry is not None
+        and state.session is not None
+        and state.session.date > instrument.expiry.isoformat()
+    ):
+        message = f"{instrument.symbol} expired on {instrument.expiry}; the session is {state.session.date}"
+        return _Refusal(Action.REJECT, Reason.INSTRUMENT_EXPIRED, message)
+    return None
+
+
+def _guard_terms(terms: Terms, order: Order, instrument: Instrument) -> _Refusal | None:
+    lots = instrument.lots(order.quantity)
+    if lots is None or not 1 <= lots <= LOTS_MAX:
+        message = f"quantity {order.quantity:g} is not a whole number of lots of {instrument.lot_size:g}"
+        return _Refusal(Action.REJECT, Reason.LOT_SIZE, message)
+    for name, price in (("limit_price", order.limit_price), ("stop_price", order.stop_price)):
+        if price is not None and (instrument.ticks(price) or 0) < 1:
+            message = f"{name} {price:g} is not a whole number of ticks of {instrument.tick_size:g}, one at least"
+            return _Refusal(Action.REJECT, Reason.TICK_SIZE, message)
+    if order.order_type not in terms.limits.policy.order_types:
+        message = f"order type {order.order_type.name} is not permitted by the limit set"
+        return _Refusal(Action.REJECT, Reason.ORDER_TYPE_NOT_PERMITTED, message)
+    if order.time_in_force not in terms.limits.policy.times_in_force:
+        message = f"time in force {order.time_in_force.name} is not permitted by the limit set"
+        return _Refusal(Action.REJECT, Reason.TIME_IN_FORCE_NOT_PERMITTED, message)
+    if order.time_in_force is TimeInForce.GTD and order.valid_for_us is None:
+        message = "time in force GTD needs valid_for"
+        return _Refusal(Action.REJECT, Reason.TIME_IN_FORCE_NOT_PERMITTED, message)
+    return None
+
+
+def _guard_limits(terms: Terms, order: Order, instrument: Instrument) -> _Refusal | None:
+    rows = terms.limits.rows_for(order.account)
+    hard = [row for row in rows if row.action is not LimitAction.WARN and reaches(row, order.strategy, instrument)]
+    kinds = {MEASURES[row.measure].guards for row in hard}
+    missing = [kind for kind in GUARDED if kind not in kinds]
+    if not missing:
+        return None
+    message = f"no {' and no '.join(missing)} limit reaches {instrument.symbol}: where none does, nothing trades"
+    return _Refusal(Action.REJECT, Reason.LIMIT_MISSING, message)
+
+
+def _reduce_only_cap(state: AccountState, control: Control, order: Order, lots: int) -> int | _Refusal:
+    """The most lots that may be judged: all of them, or in reduce-only no more than reduce the position."""
+    caps = [lots]
+    in_force = trading_state(state, control, order.strategy, order.symbol) is TradingState.REDUCE_ONLY
+    if in_force:
+        caps += [_room(state, order, book) for book in _reduce_only_books(state, control, order)]
+    if order.reduce_only:
+        caps += [_room(state, order, book) for book in {"", order.strategy}]
+    cap = min(caps)
+    if cap >= 1:
+        return cap
+    position = int(state.book_of(order.strategy).lots[state.slots[order.symbol]])
+    what = f"a {order.side.name.lower()} of {order.symbol} reduces nothing: the position is {position} lots"
+    if in_force:
+        why = _why_blocked(state, control, order, TradingState.REDUCE_ONLY)
+        return _Refusal(Action.HALT, Reason.REDUCE_ONLY, f"{why}; {what}, less what is already open to close it")
+    return _Refusal(
+        Action.REJECT, Reason.REDUCE_ONLY_ORDER, f"reduce_only: {what}, less what is already open to close it"
+    )
+
+
+def _reduce_only_books(state: AccountState, control: Control, order: Order) -> set[str]:
+    """Books in whose scope the order must reduce: the strategy's for a stop of that strategy, else the account's."""
+    scopes = [stop.scope for stop in control.stops_at(state.account, order.strategy, order.symbol)]
+    scopes += [
+        latch.scope
+        for latch, seq in state.latches.values()
+        if latch.scope.reaches(state.account, order.strategy, order.symbol) and state.latch_holds(latch, seq, control)
+    ]
+    return {order.strategy if scope.strategy else "" for scope in scopes}
+
+
+def _room(state: AccountState, order: Order, strategy: str) -> int:
+    return reduction_room(state, strategy, state.slots[order.symbol], order.side.sign)
+
+
+def reduction_room(state: AccountState, strategy: str, slot: int, sign: int) -> int:
+    """The most lots of a side that truly reduce a book: |P| less the leaves on that side, if it opposes P."""
+    book = state.book_of(strategy)
+    position = int(book.lots[slot])
+    if position * sign >= 0:
+        return 0
+    leaves = int((book.buys if sign > 0 else book.sells)[slot])
+    return max(0, abs(position) - leaves)
+
+
+def _why_blocked(state: AccountState, control: Control, order: Order, blocked: TradingState) -> str:
+    for stop in control.stops_at(state.account, order.strategy, order.symbol):
+        if stop.state is blocked:
+            reason = f": {stop.reason}" if stop.reason else ""
+            return f"{blocked.name} for {stop.scope} by {stop.actor} at epoch {stop.epoch}{reason}"
+    for latch, _ in state.latches.values():
+        if latch.state is blocked and latch.scope.reaches(state.account, order.strategy, order.symbol):
+            return f"{blocked.name} for {latch.scope} since epoch {latch.epoch}: {latch.cause}"
+    return blocked.name
+
+
+# --- limits -------------------------------------------------------------------------------------------------------
+
+
+def armed_limits(state: AccountState, terms: Terms, strategy: str, instrument: Instrument) -> tuple[Armed, ...]:
+    """The limits that reach such an order, in the precedence of their reasons; resolved once and cached."""
+    key = ("armed", strategy, instrument.symbol)
+    stamp = (terms.limits, terms.instruments)
+    cached: tuple[tuple[LimitSet, InstrumentSet], tuple[Armed, ...]] | None = state.derived.get(key)
+    if cached is not None and cached[0][0] is stamp[0] and cached[0][1] is stamp[1]:
+        return cached[1]
+    rows = [row for row in terms.limits.rows_for(state.account) if reaches(row, strategy, instrument)]
+    rows.sort(key=lambda row: MEASURES[row.measure].reason)
+    armed = tuple(Armed(row, MEASURES[row.measure], state.account, strategy, instrument) for row in rows)
+    state.derived[key] = (stamp, armed)
+    return armed
+
+
+def _judge(case: Case, limits: Sequence[Armed]) -> Verdict:
+    """Read every limit for this size of the order."""
+    checks: list[Check] = []
+    breached: list[tuple[Armed, Check]] = []
+    action, reason, message, fit = Action.ALLOW, Reason.NONE, "within all limits", case.lots
+    for armed in limits:
+        check = _check(case, armed)
+        checks.append(check)
+        if check.action is Action.ALLOW:
+            continue
+        if check.action > Action.WARN:
+            breached.append((armed, check))
+            if check.action is Action.REDUCE:
+                fit = min(fit, _fit(case, armed))
+        if check.action > action:
+            action, reason, message = check.action, check.reason, describe(check)
+    if action > Action.WARN:
+        first = breached[0][1]
+        reason, message = first.reason, describe(first)
+    return Verdict(action, reason, message, tuple(checks), max(0, fit), tuple(breached))
+
+
+def _check(case: Case, armed: Armed) -> Check:
+    try:
+        reading = armed.measure.read(case, armed)
+        _need_finite(reading, armed)
+    except Unevaluable as missing:
+        return _unevaluable(case, armed, missing)
+    action, reason, reduction = Action.ALLOW, Reason.NONE, False
+    if reading.after > armed.bound:
+        reduction = _passes_as_reduction(case, armed, reading)
+        if not reduction:
+            action, reason = _ACTIONS[armed.row.action], armed.measure.reason
+    if action is Action.ALLOW and armed.warn is not None and reading.after >= armed.warn:
+        action, reason = Action.WARN, armed.measure.reason
+    return Check(
+        armed.measure.name,
+        armed.label,
+        reading.before,
+        reading.after,
+        armed.warn,
+        armed.bound,
+        armed.unit,
+        action,
+        reason,
+        reading.input_age_us,
+        False,
+        reduction,
+    )
+
+
+def _need_finite(reading: Reading, armed: Armed) -> None:
+    if not (math.isfinite(reading.before) and math.isfinite(reading.after)):
+        note = f"{armed.measure.name} is {reading.before} before and {reading.after} after the order"
+        raise Unevaluable(Reason.MEASURE_NOT_FINITE, note)
+
+
+def _unevaluable(case: Case, armed: Armed, missing: Unevaluable) -> Check:
+    reduction = _is_reduction(case, armed)
+    warns_only = armed.row.action is LimitAction.WARN
+    action = Action.ALLOW if reduction else Action.WARN if warns_only else Action.REJECT
+    return Check(
+        armed.measure.name,
+        armed.label,
+        None,
+        None,
+        armed.warn,
+        armed.bound,
+        armed.unit,
+        action,
+        Reason.NONE if reduction else missing.reason,
+        0,
+        False,
+        reduction,
+        missing.note,
+    )
+
+
+def _is_reduction(case: Case, armed: Armed) -> bool:
+    """A true reduction in the limit's scope, judged from lots (DESIGN.md)."""
+    return case.lots <= reduction_room(case.state, armed.strategy, case.slot, case.sign)
+
+
+def _passes_as_reduction(case: Case, armed: Armed, reading: Reading) -> bool:
+    """Whether a breached limit lets the order pass because it truly reduces. Fat-finger limits never do; a portfolio
+    measure does where the order, if filled, lowers it and the grid loss of its underlying's group does not rise."""
+    measure = armed.measure
+    if measure.family is Family.FAT_FINGER or not _is_reduction(case, armed):
+        return False
+    if measure.family is Family.INPUT or measure.filled is None:
+        return True
+    try:
+        return measure.filled(case, armed) < _standing(case, armed, reading) and not _group_grid_rises(case)
+    except Unevaluable:
+        return True
+
+
+def _standing(case: Case, armed: Armed, reading: Reading) -> float:
+    """The measure without the order. A position limit reads one side only; what a reduction lowers is the larger."""
+    if armed.measure.name != "position":
+        return reading.before
+    low, high = case.state.book_of(armed.strategy).interval(case.slot)
+    return max(abs(low), abs(high)) * case.instrument.lot_size
+
+
+def _group_grid_rises(case: Case) -> bool:
+    """Whether filling the order raises the worst loss over a ±spot move of its underlying's group.
+
+    For linear instruments that loss is proportional to max(Σ high, −Σ low) over the group, which needs no model.
+    """
+    underlyings = case.underlyings()
+    if underlyings.alone:
+        return False
+    view = case.view("", None)
+    members = underlyings.index == underlyings.index[case.slot]
+    low, high = float(view.low[members].sum()), float(view.high[members].sum())
+    moved = case.sign * case.lots * case.unit_value()
+    now, then = max(high, -low), max(high + moved, -(low + moved))
+    return then > now * (1 + 1e-12)
+
+
+def _fit(case: Case, armed: Armed) -> int:
+    """The most lots that keep the bound; or the part of the order that truly reduces, if that is more (it is still to
+    be judged as a reduction)."""
+    fit = armed.measure.fit(case, armed, armed.bound) if armed.measure.fit is not None else 0
+    if armed.measure.family is not Family.FAT_FINGER:
+        room = reduction_room(case.state, armed.strategy, case.slot, case.sign)
+        fit = max(fit, room if room < case.lots else 0)
+    return max(0, min(case.lots, fit))
+
+
+def _largest(case: Case, limits: Sequence[Armed], verdict: Verdict) -> int:
+    """The largest quantity that every limit allows, or 0. Each closed form is tried before it is believed, from one
+    lot above it down, because it is exact only up to rounding."""
+    lots = case.lots
+    for _ in range(REDUCE_TRIES_MAX):
+        lots = min(lots - 1, verdict.fit + 1)
+        if lots < 1:
+            return 0
+        verdict = _judge(case.resized(lots), limits)
+        if verdict.action <= Action.WARN:
+            return lots
+    return 0
+
+
+def describe(check: Check) -> str:
+    """A check in one sentence, for someone whose trading just stopped."""
+    if check.after is None:
+        return f"{check.measure} of {check.scope} can't be evaluated: {check.note}"
+    value, limit = _amount(check.after, check.unit), _amount(check.limit, check.unit)
+    if check.after <= check.limit and check.warn is not None:
+        warn = _amount(check.warn, check.unit)
+        return f"{check.measure} of {check.scope} would be {value}, warned from {warn}, limit {limit}"
+    return f"{check.measure} of {check.scope} would be {value}, limit {limit}"
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == "equity":
+        return f"{value:.2%} of equity"
+    return f"{value:,.2f} {unit}" if unit != "quantity" else f"{value:g}"
+
+
+def _quantity(instrument: Instrument, lots: int) -> str:
+    return f"{lots * instrument.lot_size:g}"
+
+
+# --- the record ---------------------------------------------------------------------------------------------------
+
+
+def _latches(state: AccountState, terms: Terms, order: Order, verdict: Verdict) -> tuple[Latch, ...]:
+    """A limit whose action is HALT latches its own scope."""
+    latches = []
+    for armed, check in verdict.breached:
+        if check.action is Action.HALT:
+            scope = _latch_scope(armed.row, state.account, order)
+            latches.append(Latch(scope, armed.row.halt_state.trading_state, terms.control.epoch, describe(check)))
+    return tuple(latches)
+
+
+def _latch_scope(row: Limit, account: str, order: Order) -> Scope:
+    if row.scope is ScopeKind.STRATEGY:
+        return Scope(account, strategy=order.strategy)
+    if row.scope is ScopeKind.SYMBOL:
+        return Scope(account, symbol=order.symbol)
+    return Scope(account)
+
+
+def _refused(terms: Terms, order: Order, now_us: int, refusal: _Refusal, instrument: Instrument | None) -> Decided:
+    lots = (instrument.lots(order.quantity) or 0) if instrument is not None else 0
+    return Decided(
+        time_us=now_us,
+        epoch=terms.control.epoch,
+        order=order,
+        digest=digest_of(order),
+        action=refusal.action,
+        reason=refusal.reason,
+        message=refusal.message,
+        lots=lots if 0 < lots <= LOTS_MAX else 0,
+        allowed_lots=0,
+        limit_set=terms.limits.hash,
+        instrument_set=terms.instruments.hash,
+        risk_model=terms.model.hash if terms.model is not None else "",
+    )

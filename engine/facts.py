@@ -1,0 +1,375 @@
+"""Records of what happened: executions, account events, reconciliations, observed prices.
+
+Pure, like `decide`: a reported fact and the state give the records to append. Facts are never refused for what they
+say of the world; FactError is for a report that contradicts itself or names what nobody registered.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from engine.account import AccountState
+from engine.control import Scope, TradingState
+from engine.instrument import Instrument, InstrumentSet
+from engine.records import (
+    CLOSING_KINDS,
+    AccountOpened,
+    AnyRecord,
+    CashFlowed,
+    Executed,
+    ExecutionKind,
+    FeeCharged,
+    Latch,
+    Listed,
+    OpeningPosition,
+    Quoted,
+    Rate,
+    Reconciled,
+    ReconciledPosition,
+    SessionOpened,
+    Valued,
+)
+
+
+class FactError(ValueError):
+    """A report that can't be recorded; `field` names what is wrong with it, `known` that a rule of order is broken."""
+
+    def __init__(self, field: str, problem: str, precondition: bool = False) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field, self.problem, self.precondition = field, problem, precondition
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """What an execution engine reports of one order. Quantities in units of the instrument, prices in its currency."""
+
+    account: str
+    execution_id: str
+    client_order_id: str
+    kind: str
+    strategy: str = ""
+    symbol: str = ""
+    sign: int = 0
+    last_quantity: float = 0.0
+    last_price: float = 0.0
+    cumulative_quantity: float = 0.0
+    fee: float = 0.0
+    fee_currency: str = ""
+
+
+class StatedPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """A position as a broker states it."""
+
+    symbol: str
+    quantity: float
+    strategy: str = ""
+    average_cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A symbol's latest prices, or a currency pair's. `time_us` is the older of event and arrival time."""
+
+    symbol: str
+    mark: float
+    bid: float | None
+    ask: float | None
+    time_us: int
+
+
+def listing(state: AccountState, instrument: Instrument, now_us: int, epoch: int) -> Listed | None:
+    """The record that brings a symbol into the account, or None where it is in it."""
+    if instrument.symbol in state.slots:
+        return None
+    return Listed(
+        time_us=now_us,
+        epoch=epoch,
+        symbol=instrument.symbol,
+        unit=instrument.unit,
+        lot_size=instrument.lot_size,
+        tick_size=instrument.tick_size,
+        currency=instrument.currency,
+        settles_variation=instrument.asset_class == "future",
+    )
+
+
+def observation(
+    state: AccountState, quotes: Mapping[str, Quote], tracked: Iterable[str], now_us: int, epoch: int
+) -> Valued | None:
+    """The marks and rates of the tracked symbols that changed since the fold last saw them, or None.
+
+    `quotes` holds marks by symbol and rates by pair: base + currency ("USDBRL") or currency + base ("EURUSD").
+    """
+    marks: dict[str, Quoted] = {}
+    prices = state.prices
+    currencies = {currency for currency, amount in state.cash.items() if amount}
+    for symbol in tracked:
+        slot = state.slots[symbol]
+        currencies.add(state.listed[symbol].currency)
+        quote = quotes.get(symbol)
+        if quote is not None and (quote.time_us > prices.time_us[slot] or quote.mark != prices.mark[slot]):
+            marks[symbol] = Quoted(quote.mark, quote.bid, quote.ask, quote.time_us)
+    currencies.discard(state.base_currency)
+    fx = {currency: rate for currency in sorted(currencies) if (rate := _new_rate(state, quotes, currency)) is not None}
+    if not marks and not fx:
+        return None
+    return Valued(time_us=now_us, epoch=epoch, marks=marks, fx=fx)
+
+
+def _new_rate(state: AccountState, quotes: Mapping[str, Quote], currency: str) -> Rate | None:
+    rate = rate_from(quotes, currency, state.base_currency)
+    known = state.rates.get(currency)
+    if rate is None or (known is not None and rate.time_us <= known.time_us and rate.rate == known.rate):
+        return None
+    return rate
+
+
+def rate_from(quotes: Mapping[str, Quote], currency: str, base: str) -> Rate | None:
+    """Base currency per unit of `currency`, from whichever pair is quoted."""
+    direct = quotes.get(currency + base)
+    if direct is not None:
+        return Rate(direct.mark, direct.time_us)
+    inverse = quotes.get(base + currency)
+    return Rate(1.0 / inverse.mark, inverse.time_us) if inverse is not None else None
+
+
+def tracked_symbols(state: AccountState) -> list[str]:
+    """The symbols that are held or open: those whose marks matter."""
+    book = state.book
+    active = (book.lots != 0) | (book.buys != 0) | (book.sells != 0)
+    return [symbol for symbol, slot in state.slots.items() if active[slot]]
+
+
+def executed(
+    state: AccountState, instruments: InstrumentSet, report: Execution, now_us: int, epoch: int
+) -> list[AnyRecord]:
+    """The records of one execution report; none where its id is known already. Raises FactError."""
+    if report.execution_id in state.executions:
+        return []
+    order = state.orders.get(report.client_order_id)
+    known = order is not None
+    strategy, symbol, sign = (
+        (order.strategy, order.symbol, order.sign)
+        if order is not None
+        else (report.strategy, report.symbol, report.sign)
+    )
+    if not known and report.client_order_id not in state.memos and not symbol:
+        raise FactError(
+            "client_order_id", f"{report.client_order_id!r} is no order of {state.account}, and no symbol is given"
+        )
+    records: list[AnyRecord] = []
+    lots = cumulative = 0
+    if report.kind == ExecutionKind.FILL or report.cumulative_quantity:
+        lots, cumulative, listed = _filled_lots(state, instruments, report, symbol, sign, now_us, epoch)
+        records += [listed] if listed is not None else []
+    flags = _flags(state, report, lots)
+    records.append(
+        Executed(
+            time_us=now_us,
+            epoch=epoch,
+            execution_id=report.execution_id,
+            client_order_id=report.client_order_id,
+            kind=report.kind,
+            strategy=strategy,
+            symbol=symbol,
+            sign=sign,
+            lots=lots,
+            price=report.last_price if lots else 0.0,
+            cumulative_lots=cumulative,
+            fee=report.fee,
+            fee_currency=report.fee_currency,
+            latches=(_stray_fill(state, report, flags, epoch),) if flags and lots else (),
+            flags=flags,
+        )
+    )
+    return records
+
+
+def _filled_lots(
+    state: AccountState,
+    instruments: InstrumentSet,
+    report: Execution,
+    symbol: str,
+    sign: int,
+    now_us: int,
+    epoch: int,
+) -> tuple[int, int, Listed | None]:
+    known, instrument = state.listed.get(symbol), instruments.get(symbol)
+    if known is None and instrument is None:
+        raise FactError("symbol", f"{symbol!r} is not registered; register it, then report the fill again")
+    if sign == 0:
+        raise FactError("side", "expected SIDE_BUY or SIDE_SELL: the order is not known, so its side must be given")
+    lot_size = known.lot_size if known is not None else instrument.lot_size if instrument is not None else 1.0
+    lots = _to_lots("last_quantity", report.last_quantity, lot_size) if report.kind == ExecutionKind.FILL else 0
+    cumulative = _to_lots("cumulative_quantity", report.cumulative_quantity, lot_size)
+    listed = listing(state, instrument, now_us, epoch) if instrument is not None and lots else None
+    return lots, cumulative, listed
+
+
+def _to_lots(field: str, quantity: float, lot_size: float) -> int:
+    """Whole lots. A fill off the grid is a fact all the same: it is counted up, so that nothing is missed."""
+    lots = quantity / lot_size
+    nearest = round(lots)
+    return nearest if abs(lots - nearest) <= 1e-9 * max(1.0, abs(nearest)) else math.ceil(lots)
+
+
+def _flags(state: AccountState, report: Execution, lots: int) -> tuple[str, ...]:
+    if report.kind != ExecutionKind.FILL:
+        return ()
+    order = state.orders.get(report.client_order_id)
+    if order is None:
+        return ("late",) if report.client_order_id in state.memos else ("unknown_order",)
+    return ("overfill",) if lots > order.leaves else ()
+
+
+def _stray_fill(state: AccountState, report: Execution, flags: tuple[str, ...], epoch: int) -> Latch:
+    """A fill that no reservation covers means that our picture of the venue is wrong: only reductions from here on."""
+    cause = f"fill {report.execution_id} of {report.client_order_id} that no reservation covers ({', '.join(flags)})"
+    return Latch(Scope(state.account), TradingState.REDUCE_ONLY, epoch, cause)
+
+
+def account_opened(
+    state: AccountState,
+    instruments: InstrumentSet,
+    event_id: str,
+    base_currency: str,
+    cash: Mapping[str, float],
+    positions: Iterable[StatedPosition],
+    now_us: int,
+    epoch: int,
+) -> list[AnyRecord]:
+    """An account's first record; nothing where this event opened it already. Raises FactError."""
+    if state.opened:
+        if event_id in state.events:
+            return []
+        raise FactError("account", f"{state.account} is open already", precondition=True)
+    listed: list[Listed] = []
+    opening: list[OpeningPosition] = []
+    for position in positions:
+        instrument, lots = _stated(instruments, position)
+        if all(known.symbol != instrument.symbol for known in listed):
+            record = listing(state, instrument, now_us, epoch)
+            listed += [record] if record is not None else []
+        opening.append(OpeningPosition(position.strategy, position.symbol, lots, position.average_cost or 0.0))
+    return [
+        AccountOpened(
+            time_us=now_us,
+            epoch=epoch,
+            event_id=event_id,
+            base_currency=base_currency,
+            cash=dict(cash),
+            listed=tuple(listed),
+            positions=tuple(opening),
+        )
+    ]
+
+
+def _stated(instruments: InstrumentSet, position: StatedPosition) -> tuple[Instrument, int]:
+    instrument = instruments.get(position.symbol)
+    if instrument is None:
+        raise FactError("positions.symbol", f"{position.symbol!r} is not registered")
+    lots = 0 if position.quantity == 0 else instrument.lots(position.quantity)
+    if lots is None:
+        problem = f"{position.quantity:g} of {position.symbol} is not a whole number of lots of {instrument.lot_size:g}"
+        raise FactError("positions.quantity", problem)
+    return instrument, lots
+
+
+def session_opened(state: AccountState, event_id: str, date: str, now_us: int, epoch: int) -> list[AnyRecord]:
+    """A new session; nothing where it is the one that is open. Raises FactError for one that is over."""
+    if event_id and event_id in state.events:
+        return []
+    if state.session is not None:
+        if state.session.date == date:
+            return []
+        if state.session.date > date:
+            problem = f"{date} is before the open session {state.session.date}"
+            raise FactError("session_opened.date", problem, precondition=True)
+    return [SessionOpened(time_us=now_us, epoch=epoch, date=date, event_id=event_id)]
+
+
+def cash_flowed(
+    state: AccountState, event_id: str, amount: float, currency: str, now_us: int, epoch: int
+) -> list[AnyRecord]:
+    if event_id in state.events:
+        return []
+    return [CashFlowed(time_us=now_us, epoch=epoch, event_id=event_id, amount=amount, currency=currency)]
+
+
+def fee_charged(
+    state: AccountState, event_id: str, amount: float, currency: str, strategy: str, now_us: int, epoch: int
+) -> list[AnyRecord]:
+    if event_id in state.events:
+        return []
+    fee = FeeCharged(
+        time_us=now_us, epoch=epoch, event_id=event_id, amount=amount, currency=currency, strategy=strategy
+    )
+    return [fee]
+
+
+def reconciled(
+    state: AccountState,
+    instruments: InstrumentSet,
+    positions: Iterable[StatedPosition],
+    cash: Mapping[str, float] | None,
+    open_orders: Mapping[str, float] | None,
+    snapshot_us: int,
+    reason: str,
+    now_us: int,
+    epoch: int,
+) -> list[AnyRecord]:
+    """The broker's positions in place of ours, with what differed. A position that it does not name is flat."""
+    records: list[AnyRecord] = []
+    stated: dict[tuple[str, str], ReconciledPosition] = {}
+    for position in positions:
+        instrument, lots = _stated(instruments, position)
+        record = listing(state, instrument, now_us, epoch)
+        if record is not None and all(known.symbol != record.symbol for known in records if isinstance(known, Listed)):
+            records.append(record)
+        key = (position.strategy, position.symbol)
+        stated[key] = ReconciledPosition(position.strategy, position.symbol, lots, position.average_cost)
+    open_lots = None if open_orders is None else _open_lots(state, open_orders)
+    merged = None if cash is None else {**state.cash, **cash}
+    differences = (*_position_differences(state, stated), *_order_differences(state, open_lots))
+    records.append(
+        Reconciled(
+            time_us=now_us,
+            epoch=epoch,
+            reason=reason,
+            positions=tuple(stated.values()),
+            cash=merged,
+            open_orders=open_lots,
+            snapshot_us=snapshot_us,
+            differences=differences,
+        )
+    )
+    return records
+
+
+def _open_lots(state: AccountState, open_orders: Mapping[str, float]) -> dict[str, int]:
+    lots = {}
+    for client_order_id, leaves in open_orders.items():
+        order = state.orders.get(client_order_id)
+        lot_size = state.listed[order.symbol].lot_size if order is not None else 1.0
+        lots[client_order_id] = _to_lots("open_orders.leaves_quantity", leaves, lot_size)
+    return lots
+
+
+def _position_differences(state: AccountState, stated: Mapping[tuple[str, str], ReconciledPosition]) -> Iterable[str]:
+    for key in sorted(state.holdings.keys() | stated.keys()):
+        ours = state.holding(*key).lots
+        theirs = stated[key].lots if key in stated else 0
+        if ours != theirs:
+            yield f"{key[1]} of strategy {key[0] or '(none)'}: {ours} lots here, {theirs} at the broker"
+
+
+def _order_differences(state: AccountState, open_lots: Mapping[str, int] | None) -> Iterable[str]:
+    if open_lots is None:
+        return
+    for client_order_id in sorted(open_lots.keys() - state.orders.keys()):
+        yield f"order {client_order_id}: {open_lots[client_order_id]} lots open at the broker, unknown here"
+
+
+def closes(kind: str) -> bool:
+    return kind in CLOSING_KINDS

@@ -1,0 +1,246 @@
+"""Measures of what could be lost: VaR, expected shortfall, stress loss, exactly at order time (CHECKS 35 and 36).
+
+The model gives each instrument's return under every scenario; the account's worst-case P&L is one vector, an order
+changes it by lots × column (NUMERICS.md, formulas at order time). Nothing is read from a cached figure.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+import numpy as np
+
+from engine.account import Floats
+from engine.limits import Limit, ScopeKind, Unit
+from engine.measures.exposure import scoped_views
+from engine.measures.measure import Armed, Case, Family, Measure, Reading, Survey, Unevaluable
+from engine.order import Reason
+from engine.risk.var import tail_count
+from engine.view import Columns, Tail, View
+
+_Of = Callable[[Tail], float]
+_NEWTON_STEPS_MAX = 60
+"""ES is piecewise linear in the quantity with at most one piece per day; it took 2 to 6 steps on every case tried."""
+
+
+def _tail_read(case: Case, armed: Armed, of: _Of) -> Reading:
+    view, columns, days = _history(case, armed)
+    per = case.denominator(armed.unit)
+    before = of(view.tail(columns, days))
+    after = of(case.tail_after(armed, view, columns, days))
+    return Reading(before / per, after / per, case.model_age_us())
+
+
+def _history(case: Case, armed: Armed) -> tuple[View, Columns, int]:
+    """The view, the model's columns and the number of days, all inputs known, the order's own symbol included."""
+    view, columns = case.of(armed), case.columns()
+    case.need_history(view, columns)
+    if columns.no_history is not None and columns.no_history[case.slot]:
+        _refuse_symbol(case, Reason.HISTORY_MISSING, "has too little price history and no proxy")
+    return view, columns, case.usable_model().n_days
+
+
+def _refuse_symbol(case: Case, reason: Reason, what: str) -> NoReturn:
+    raise Unevaluable(reason, f"{case.instrument.symbol} {what}")
+
+
+def _tail_filled(case: Case, armed: Armed, of: _Of) -> float:
+    view, columns, days = _history(case, armed)
+    return of(Tail(case.losses_filled(view, columns)[:days])) / case.denominator(armed.unit)
+
+
+def _tail_now(of: _Of) -> Callable[[Survey, Limit, str, str], Iterable[tuple[str, float]]]:
+    def now(survey: Survey, row: Limit, account: str, strategy: str) -> Iterable[tuple[str, float]]:
+        columns, days = survey.columns(), survey.usable_model().n_days
+        per = survey.denominator(row.unit or Unit.EQUITY)
+        for label, view in scoped_views(survey, row, account):
+            survey.need_history(view, columns)
+            yield label, of(view.tail(columns, days)) / per
+
+    return now
+
+
+def _var_fit(confidence: float) -> Callable[[Case, Armed, float], int]:
+    def fit(case: Case, armed: Armed, bound: float) -> int:
+        """VaR ≤ L holds if and only if fewer than k losses exceed L, so the most lots are the k-th smallest of
+        (L − loss) / harm over the days; days that the order does not harm count only where they exceed L already."""
+        view, columns, days = _history(case, armed)
+        room = bound * case.denominator(armed.unit) - view.losses(columns)[:days]
+        harm = case.harm(columns)[:days]
+        lots = np.where(room < 0, -math.inf, math.inf)
+        np.divide(room, harm, out=lots, where=harm > 0)
+        worst = tail_count(days, confidence)
+        return _whole(float(np.partition(lots, worst - 1)[worst - 1]), case.lots)
+
+    return fit
+
+
+def _es_fit(confidence: float) -> Callable[[Case, Armed, float], int]:
+    def fit(case: Case, armed: Armed, bound: float) -> int:
+        """ES is convex and piecewise linear in the lots: Newton from the right never passes below the root."""
+        view, columns, days = _history(case, armed)
+        target = bound * case.denominator(armed.unit)
+        losses, harm = view.losses(columns)[:days], case.harm(columns)[:days]
+        lots = float(case.lots)
+        for _ in range(_NEWTON_STEPS_MAX):
+            value, slope = _es_and_slope(losses + lots * harm, harm, confidence)
+            excess = value - target
+            if excess <= 0 or slope <= 0:
+                break
+            lots -= excess / slope
+            if lots <= 0:
+                return 0
+        return _whole(lots, case.lots)
+
+    return fit
+
+
+def _es_and_slope(losses: Floats, harm: Floats, confidence: float) -> tuple[float, float]:
+    """ES at these losses, and by how much it grows per lot."""
+    days = len(losses)
+    worst = tail_count(days, confidence)
+    mass = (1.0 - confidence) * days
+    order = np.argpartition(losses, days - worst)[days - worst :]
+    edge = order[np.argmin(losses[order])]
+    beyond = order[order != edge]
+    weight = mass - (worst - 1)
+    value = (losses[beyond].sum() + weight * losses[edge]) / mass
+    slope = (harm[beyond].sum() + weight * harm[edge]) / mass
+    return float(value), float(slope)
+
+
+def _whole(lots: float, asked: int) -> int:
+    if not lots > 0:
+        return 0
+    return asked if lots >= asked else int(lots + 1e-9)
+
+
+def _stress_inputs(case: Case, armed: Armed) -> tuple[View, Columns, int]:
+    view, columns = case.of(armed), case.columns()
+    case.need_factor(view, columns)
+    if columns.no_factor is not None and columns.no_factor[case.slot]:
+        _refuse_symbol(case, Reason.FACTOR_MISSING, "is reached by no stress factor")
+    return view, columns, case.usable_model().n_days
+
+
+def _stress(case: Case, armed: Armed) -> Reading:
+    """The worst loss over the stress scenarios and over the ±spot grid of each underlying."""
+    view, columns, days = _stress_inputs(case, armed)
+    per = case.denominator(armed.unit)
+    grids = view.grid_losses(columns, case.underlyings())
+    before = max(view.stress_worst(columns, days), float(grids.max(initial=-math.inf)))
+    scenarios = float(case.losses_after(armed, view, columns)[days:].max(initial=-math.inf))
+    moved = _order_grid(case, view, columns, case.ends(view.book, armed.row.open_orders))
+    after = max(scenarios, _grid_worst(case, view, columns, moved))
+    return Reading(before / per, after / per, case.model_age_us())
+
+
+def _order_grid(case: Case, view: View, columns: Columns, ends: tuple[int, int]) -> Floats:
+    """(points,) P&L of the order's symbol at each point of its grid, between two ends in lots."""
+    value = case.unit_value()
+    low, high = ends[0] * value, ends[1] * value
+    gains: Floats = low * columns.grid[case.slot] + (high - low) * columns.grid_falls[case.slot]
+    return gains
+
+
+def _group_grid(case: Case, view: View, columns: Columns, moved: Floats) -> float:
+    """The worst loss over the grid of the order's underlying, with `moved` in place of its symbol's own P&L."""
+    gains, underlyings = view.grid_gains(columns), case.underlyings()
+    if underlyings.alone:
+        return float(-moved.min())
+    members = underlyings.index == underlyings.index[case.slot]
+    return float(-(gains[members].sum(axis=0) - gains[case.slot] + moved).min())
+
+
+def _grid_worst(case: Case, view: View, columns: Columns, moved: Floats) -> float:
+    underlyings = case.underlyings()
+    losses = view.grid_losses(columns, underlyings).copy()
+    losses[underlyings.index[case.slot]] = _group_grid(case, view, columns, moved)
+    return float(losses.max())
+
+
+def _stress_fit(case: Case, armed: Armed, bound: float) -> int:
+    """min over scenarios and grid points of (L − loss) / harm: each row is linear in the lots of one side."""
+    view, columns, days = _stress_inputs(case, armed)
+    limit = bound * case.denominator(armed.unit)
+    room = limit - view.losses(columns)[days:]
+    harm = case.harm(columns)[days:]
+    value = case.unit_value()
+    falls = columns.grid_falls[case.slot]
+    grid_harm = value * (-falls if case.sign > 0 else columns.grid[case.slot] - falls)
+    low, high = view.book.interval(case.slot)
+    now = _order_grid(case, view, columns, (low, high))
+    underlyings = case.underlyings()
+    gains = view.grid_gains(columns)
+    members = underlyings.index == underlyings.index[case.slot]
+    grid_room = limit + gains[members].sum(axis=0) - gains[case.slot] + now
+    others = view.grid_losses(columns, underlyings).copy()
+    others[underlyings.index[case.slot]] = -math.inf
+    if float(others.max(initial=-math.inf)) > limit:
+        return 0
+    return _whole(min(_least(room, harm), _least(grid_room, grid_harm)), case.lots)
+
+
+def _least(room: Floats, harm: Floats) -> float:
+    if (room < 0).any():
+        return 0.0
+    hurt = harm > 0
+    return float((room[hurt] / harm[hurt]).min(initial=math.inf))
+
+
+def _stress_filled(case: Case, armed: Armed) -> float:
+    view, columns, days = _stress_inputs(case, armed)
+    scenarios = float(case.losses_filled(view, columns)[days:].max(initial=-math.inf))
+    moved = _order_grid(case, view, columns, case.ends_filled(view.book))
+    return max(scenarios, _grid_worst(case, view, columns, moved)) / case.denominator(armed.unit)
+
+
+def _stress_now(survey: Survey, row: Limit, account: str, strategy: str) -> Iterable[tuple[str, float]]:
+    columns, days = survey.columns(), survey.usable_model().n_days
+    per = survey.denominator(row.unit or Unit.EQUITY)
+    for label, view in scoped_views(survey, row, account):
+        survey.need_factor(view, columns)
+        grids = view.grid_losses(columns, survey.underlyings())
+        yield label, max(view.stress_worst(columns, days), float(grids.max(initial=-math.inf))) / per
+
+
+def _tail_measure(name: str, reason: Reason, of: _Of, fit: Callable[[Case, Armed, float], int], firm: bool) -> Measure:
+    scopes = {ScopeKind.ACCOUNT, ScopeKind.STRATEGY, ScopeKind.ASSET_CLASS, ScopeKind.SECTOR}
+    return Measure(
+        name,
+        reason,
+        Family.PORTFOLIO,
+        (Unit.EQUITY, Unit.MONEY),
+        frozenset(scopes | {ScopeKind.FIRM} if firm else scopes),
+        lambda case, armed: _tail_read(case, armed, of),
+        fit,
+        lambda case, armed: _tail_filled(case, armed, of),
+        _tail_now(of),
+    )
+
+
+def _var_of(confidence: float) -> _Of:
+    return lambda tail: tail.var(confidence)
+
+
+def _es_of(confidence: float) -> _Of:
+    return lambda tail: tail.es(confidence)
+
+
+VAR_95 = _tail_measure("var_95", Reason.VAR, _var_of(0.95), _var_fit(0.95), firm=False)
+VAR_99 = _tail_measure("var_99", Reason.VAR, _var_of(0.99), _var_fit(0.99), firm=False)
+ES_95 = _tail_measure("es_95", Reason.EXPECTED_SHORTFALL, _es_of(0.95), _es_fit(0.95), firm=True)
+ES_99 = _tail_measure("es_99", Reason.EXPECTED_SHORTFALL, _es_of(0.99), _es_fit(0.99), firm=True)
+"""Firm limits are shares of ES and not of VaR: ES is subadditive, so shares that hold add up to a firm that holds."""
+
+STRESS_LOSS = Measure(
+    "stress_loss",
+    Reason.STRESS_LOSS,
+    Family.PORTFOLIO,
+    (Unit.EQUITY, Unit.MONEY),
+    frozenset({ScopeKind.FIRM, ScopeKind.ACCOUNT, ScopeKind.STRATEGY, ScopeKind.ASSET_CLASS, ScopeKind.SECTOR}),
+    _stress,
+    _stress_fit,
+    _stress_filled,
+    _stress_now,
+)

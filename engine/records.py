@@ -1,0 +1,265 @@
+"""The records of an account's log: what was decided, and what happened.
+
+A record carries outcomes in integers (lots, verdicts, hashes of what it was decided from), never inputs to be decided
+again: folding them is addition, so releases with different rules can share a log. Encoded as JSON with the tag `k`,
+so that an operator can read the log with any Redis client. Adding a field with a default is compatible; changing the
+meaning of one is not, and needs a new tag.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from engine.control import Scope, TradingState
+from engine.order import Action, Order, Reason
+
+Micros = int
+"""Microseconds since the epoch on the store's clock."""
+
+
+class Check(msgspec.Struct, frozen=True, array_like=True):
+    """One armed limit's word on one order. `before` and `after` are None where it could not be evaluated."""
+
+    measure: str
+    scope: str
+    before: float | None
+    after: float | None
+    """With the quantity that was asked for."""
+    warn: float | None
+    limit: float
+    unit: str
+    action: Action
+    reason: Reason
+    input_age_us: int
+    upper_bound: bool = False
+    reduction: bool = False
+    """It passed because the order is a true reduction in the limit's scope."""
+    note: str = ""
+    """Why it could not be evaluated, naming the input."""
+
+
+class Latch(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A halt that a limit or an integrity fault put on a scope of this account, until a covering Resume."""
+
+    scope: Scope
+    state: TradingState
+    epoch: int
+    cause: str
+    needs_reconciliation: bool = False
+    """Integrity faults: a Resume lifts it only after a ReconcilePositions."""
+
+
+class Record(msgspec.Struct, frozen=True, tag_field="k", omit_defaults=True, kw_only=True):
+    """What all records have: the store's time, and the control epoch they were appended under."""
+
+    time_us: Micros
+    epoch: int = 0
+
+
+class OpeningPosition(msgspec.Struct, frozen=True):
+    strategy: str
+    symbol: str
+    lots: int
+    average_cost: float
+
+
+class Listed(Record, frozen=True, tag="listed"):
+    """A symbol enters the account: the parts of the instrument that never change, so that the fold needs no others."""
+
+    symbol: str
+    unit: float
+    """Money in `currency` per lot and unit of price."""
+    lot_size: float
+    tick_size: float
+    currency: str
+    settles_variation: bool = False
+    """Futures: no cash changes hands for the notional, only for gains."""
+
+
+class AccountOpened(Record, frozen=True, tag="account_opened"):
+    """An account's first record."""
+
+    event_id: str
+    base_currency: str
+    cash: dict[str, float]
+    listed: tuple[Listed, ...] = ()
+    """The symbols of `positions`."""
+    positions: tuple[OpeningPosition, ...] = ()
+
+
+class Quoted(msgspec.Struct, frozen=True, array_like=True):
+    """A symbol's prices at one time, in its currency; `mark` values positions."""
+
+    mark: float
+    bid: float | None
+    ask: float | None
+    time_us: Micros
+
+
+class Rate(msgspec.Struct, frozen=True, array_like=True):
+    """Base currency per unit of a currency."""
+
+    rate: float
+    time_us: Micros
+
+
+class Valued(Record, frozen=True, tag="valued"):
+    """Marks and rates that changed since the last valuation, for the symbols held, open or about to be ordered."""
+
+    marks: dict[str, Quoted] = {}
+    fx: dict[str, Rate] = {}
+
+
+class SessionOpened(Record, frozen=True, tag="session_opened"):
+    """A new session: daily counters, losses and histories roll here and nowhere else. `date` is ISO."""
+
+    date: str
+    event_id: str = ""
+
+
+class Decided(Record, frozen=True, tag="decided"):
+    """A verdict, refusals included. If it allows, `allowed_lots` are reserved from here on."""
+
+    order: Order
+    digest: str
+    action: Action
+    reason: Reason
+    message: str
+    lots: int
+    """What was asked for; 0 where the quantity is off the lot grid."""
+    allowed_lots: int
+    limit_set: str
+    instrument_set: str
+    risk_model: str
+    checks: tuple[Check, ...] = ()
+    latches: tuple[Latch, ...] = ()
+    expires_us: Micros | None = None
+    limit_price: float | None = None
+    """On the tick grid."""
+
+
+class Fill(msgspec.Struct, frozen=True):
+    lots: int
+    price: float
+
+
+class ExecutionKind(msgspec.Struct):
+    """Namespace of the kinds an execution report can have."""
+
+    WORKING = "working"
+    FILL = "fill"
+    CANCEL_REQUESTED = "cancel_requested"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    NOT_SENT = "not_sent"
+
+
+CLOSING_KINDS = frozenset(
+    {ExecutionKind.CANCELLED, ExecutionKind.REJECTED, ExecutionKind.EXPIRED, ExecutionKind.NOT_SENT}
+)
+"""After these the venue fills nothing more, but what its cumulative quantity says it already has."""
+
+
+class Executed(Record, frozen=True, tag="executed"):
+    """What the execution engine reported of one order. Facts: never refused, folded once by `execution_id`."""
+
+    execution_id: str
+    client_order_id: str
+    kind: str
+    strategy: str
+    symbol: str
+    sign: int
+    """+1 buy, -1 sell: of the order, or as reported where the order is unknown."""
+    lots: int = 0
+    """Filled by this report."""
+    price: float = 0.0
+    cumulative_lots: int = 0
+    """Filled so far by the venue's account, 0 where it does not say."""
+    fee: float = 0.0
+    fee_currency: str = ""
+    latches: tuple[Latch, ...] = ()
+    flags: tuple[str, ...] = ()
+    """`unknown_order`, `overfill`, `late`: accepted all the same."""
+
+
+class CashFlowed(Record, frozen=True, tag="cash_flowed"):
+    """A deposit (> 0) or withdrawal (< 0): moves equity, not the unit NAV."""
+
+    event_id: str
+    amount: float
+    currency: str
+
+
+class FeeCharged(Record, frozen=True, tag="fee_charged"):
+    """A fee (> 0 is paid): lowers equity and the unit NAV."""
+
+    event_id: str
+    amount: float
+    currency: str
+    strategy: str = ""
+
+
+class ReconciledPosition(msgspec.Struct, frozen=True):
+    strategy: str
+    symbol: str
+    lots: int
+    average_cost: float | None = None
+
+
+class Reconciled(Record, frozen=True, tag="reconciled"):
+    """The broker's own positions (whole, replacing ours), cash and open orders where given."""
+
+    reason: str
+    positions: tuple[ReconciledPosition, ...]
+    cash: dict[str, float] | None = None
+    open_orders: dict[str, int] | None = None
+    """Leaves in lots by client order id; orders decided before `snapshot_us` and not in it are released."""
+    snapshot_us: Micros = 0
+    differences: tuple[str, ...] = ()
+
+
+class Latched(Record, frozen=True, tag="latched"):
+    """A halt that no order caused: a log that went backwards, a limit crossed by prices."""
+
+    latch: Latch
+
+
+AnyRecord = Annotated[
+    AccountOpened
+    | Listed
+    | Valued
+    | SessionOpened
+    | Decided
+    | Executed
+    | CashFlowed
+    | FeeCharged
+    | Reconciled
+    | Latched,
+    "every record a log can hold",
+]
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER: msgspec.json.Decoder[AnyRecord] = msgspec.json.Decoder(AnyRecord)
+
+
+class PoisonRecord(ValueError):
+    """A record that this release can't read: it must stop serving the account, not guess."""
+
+
+def encode(record: AnyRecord) -> bytes:
+    return _ENCODER.encode(record)
+
+
+def decode(data: bytes) -> AnyRecord:
+    """The record in `data`. Raises PoisonRecord where this release does not know it."""
+    try:
+        return _DECODER.decode(data)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise PoisonRecord(f"unreadable record {data[:200]!r}: {error}") from error
+
+
+def finite(values: Sequence[float]) -> bool:
+    return all(map(math.isfinite, values))

@@ -1,0 +1,70 @@
+"""How much of each limit is used now, without any order: the standing values of every armed row.
+
+The same measures as at order time, read by their `now`. Measures of an order by itself (its quantity, its value) have
+no standing value and no row here.
+"""
+
+import enum
+from collections.abc import Iterable
+
+import msgspec
+
+from engine.account import AccountState
+from engine.decide import Terms
+from engine.limits import Limit, LimitAction, share_of
+from engine.measures import MEASURES
+from engine.measures.measure import Survey, Unevaluable
+
+
+class UseStatus(enum.StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    BREACHED = "breached"
+    UNEVALUABLE = "unevaluable"
+
+
+class LimitUse(msgspec.Struct, frozen=True):
+    """One limit on one group: value against bound, in the row's unit. `value` is None where it can't be evaluated."""
+
+    measure: str
+    scope: str
+    value: float | None
+    warn: float | None
+    limit: float
+    unit: str
+    hard: bool
+    """Whether a breach does more than warn."""
+    status: UseStatus
+    note: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, float]:
+        return self.measure, self.scope, self.limit
+
+
+def limit_uses(state: AccountState, terms: Terms, now_us: int) -> tuple[LimitUse, ...]:
+    """Every armed limit's use, in the order of the set."""
+    survey = Survey(state, terms.instruments, terms.model, terms.limits.policy, now_us)
+    return tuple(use for row in terms.limits.rows_for(state.account) for use in _uses(survey, row, state.account))
+
+
+def _uses(survey: Survey, row: Limit, account: str) -> Iterable[LimitUse]:
+    measure = MEASURES[row.measure]
+    if measure.now is None:
+        return
+    share = share_of(row, account)
+    bound, warn = row.limit * share, None if row.warn is None else row.warn * share
+    unit = str(row.unit or measure.units[0])
+    hard = row.action is not LimitAction.WARN
+    try:
+        for label, value in measure.now(survey, row, account, ""):
+            yield LimitUse(measure.name, label, value, warn, bound, unit, hard, _status(value, warn, bound))
+    except Unevaluable as missing:
+        label = f"{row.scope.value}:{row.match}"
+        yield LimitUse(measure.name, label, None, warn, bound, unit, hard, UseStatus.UNEVALUABLE, missing.note)
+
+
+def _status(value: float, warn: float | None, bound: float) -> UseStatus:
+    if value > bound:
+        return UseStatus.BREACHED
+    return UseStatus.WARNING if warn is not None and value >= warn else UseStatus.OK
