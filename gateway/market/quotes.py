@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from engine.facts import Quote
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreError
 from gateway.log.bulletin import Bulletin
 
 CONFLATE_S = 0.05
@@ -66,7 +66,7 @@ class Quotes(Mapping[str, Quote]):
             return
         try:
             await self._bulletin.post_marks({symbol: _encoded(quote) for symbol, quote in pending.items()})
-        except StoreUnavailable:
+        except StoreError:
             self._unposted = {**pending, **self._unposted}
             raise
 
@@ -75,7 +75,7 @@ class Quotes(Mapping[str, Quote]):
             await asyncio.sleep(CONFLATE_S)
             try:
                 await self.flush()
-            except StoreUnavailable:
+            except StoreError:
                 continue  # kept, and posted when the store is back; until then the marks elsewhere grow stale, visibly
 
     def absorb(self, marks: Mapping[str, bytes]) -> None:

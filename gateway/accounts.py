@@ -1,0 +1,264 @@
+"""All accounts that this process has loaded, and what keeps them current.
+
+Requests go to the account's committer; wake-ups from the store bring in what other processes appended, posted or
+stopped. Wake-ups are hints: whatever they miss, the next append finds out. Nothing is decided here.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeVar
+
+import structlog
+
+from engine.control import Control
+from engine.order import Order
+from engine.risk.model import RiskModel
+from gateway.clock import StoreClock
+from gateway.committer import Answer, Build, Check, Committer, Fact, Folded, Item, Read, Reading, Recorded
+from gateway.errors import DeadlinePassed, StoreError, StoreUnavailable
+from gateway.log.account_log import AccountLog, partition_of
+from gateway.log.bulletin import AccountMoved, ControlMoved, Lagged, MarksMoved, ModelMoved, ReportMoved, Wake
+from gateway.market.quotes import Quotes
+from gateway.terms import TermsShelf
+
+LOGGER = structlog.get_logger()
+SWEEP_S = 1.0
+"""A wake-up may be lost: heads and control states are compared this often."""
+
+RETRY_S = 0.1
+GRACE_US = 50_000
+"""The committer answers its callers by their deadlines; the wait here ends this much later, should it not."""
+
+T = TypeVar("T")
+
+
+class Subscription:
+    """What changed since it was last asked: one slot per subscriber, so that a slow one holds up nobody."""
+
+    def __init__(self, accounts: Collection[str]) -> None:
+        self.accounts = frozenset(accounts)
+        self._changed: set[str] = set()
+        self._woken = asyncio.Event()
+
+    def offer(self, account: str) -> None:
+        if not self.accounts or account in self.accounts:
+            self._changed.add(account)
+            self._woken.set()
+
+    async def next(self, timeout_s: float) -> set[str]:
+        """The accounts that changed, at once if there are any; none when the time is up."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), timeout_s)
+        self._woken.clear()
+        changed, self._changed = self._changed, set()
+        return changed
+
+
+class Accounts:
+    """See the module. `start` before use, `aclose` at the end."""
+
+    def __init__(
+        self, log: AccountLog, clock: StoreClock, load_all: bool = False, folded: Folded | None = None
+    ) -> None:
+        """`load_all`: follow every account there is (the worker), not only those that requests name. `folded` hears of
+        every record that others appended, right after it was folded in."""
+        self.log, self.clock = log, clock
+        self.quotes = Quotes(log.bulletin)
+        self.shelf = TermsShelf(log)
+        self._load_all, self._folded = load_all, folded
+        self._committers: dict[str, Committer] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._reports: dict[str, bytes] = {}
+        self._subscriptions: set[Subscription] = set()
+        self._following: list[asyncio.Task[None]] = []
+        self._current = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin to follow the store; returns once everything has been read."""
+        self._following = [asyncio.create_task(self._follow()), asyncio.create_task(self._sweep())]
+        await self._current.wait()
+
+    async def aclose(self) -> None:
+        tasks = [*self._following, *self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.quotes.aclose()
+
+    # --- what services use -----------------------------------------------------------------------------------------
+
+    async def check(self, orders: Sequence[Order], *, dry_run: bool, basket: bool, deadline_us: int) -> list[Answer]:
+        """Decide orders, in order per account; answers in the order of the requests. See Committer for errors."""
+        by_account: dict[str, list[int]] = {}
+        for index, order in enumerate(orders):
+            by_account.setdefault(order.account, []).append(index)
+
+        def item(own: Sequence[Order]) -> Callable[[asyncio.Future[list[Answer]]], Item]:
+            return lambda done: Check(own, dry_run, basket, deadline_us, done)
+
+        parts = await asyncio.gather(
+            *(
+                self._ask(account, item([orders[i] for i in indices]), deadline_us)
+                for account, indices in by_account.items()
+            )
+        )
+        answers: dict[int, Answer] = {}
+        for indices, part in zip(by_account.values(), parts, strict=True):
+            answers.update(zip(indices, part, strict=True))
+        return [answers[index] for index in range(len(orders))]
+
+    async def record(self, account: str, build: Build, deadline_us: int, *, opens: bool = False) -> Recorded:
+        """Append the fact that `build` makes of the account's state. Only a fact that `opens` it may be an account's
+        first."""
+        return await self._ask(account, lambda done: Fact(build, opens, deadline_us, done), deadline_us)
+
+    async def read(self, account: str, deadline_us: int) -> Reading:
+        """The account as of one verified moment."""
+        return await self._ask(account, lambda done: Read(deadline_us, done), deadline_us)
+
+    def latest(self, account: str) -> Committer | None:
+        """The committer of a loaded account, for readers that need no verified moment."""
+        return self._committers.get(account)
+
+    def report(self, account: str) -> bytes | None:
+        """The worker's latest report on a loaded account."""
+        return self._reports.get(account)
+
+    def control(self, account: str) -> Control:
+        """The control state of the account's partition, as last heard."""
+        return self.shelf.control(partition_of(account))
+
+    @property
+    def model(self) -> RiskModel | None:
+        return self.shelf.model
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        return tuple(self._committers)
+
+    @contextlib.contextmanager
+    def subscribe(self, accounts: Collection[str]) -> Iterator[Subscription]:
+        """Hear of changes to these accounts (all, if none is named)."""
+        subscription = Subscription(accounts)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    # --- committers ------------------------------------------------------------------------------------------------
+
+    async def _ask(self, account: str, item: "Callable[[asyncio.Future[T]], Item]", deadline_us: int) -> T:
+        """Queue an item and wait for its answer. The wait may be cancelled, the item is not: what was appended stays
+        appended, and its id finds it."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._committer(account).put(item(done))
+        wait_s = max(0, deadline_us + GRACE_US - self.clock.now_us()) / 1_000_000
+        try:
+            return await asyncio.wait_for(asyncio.shield(done), wait_s)
+        except TimeoutError:
+            done.cancel()
+            raise DeadlinePassed("no answer from the store before the deadline; ask again with the same id") from None
+        finally:
+            self._drop_unopened(account)
+
+    def _committer(self, account: str) -> Committer:
+        committer = self._committers.get(account)
+        if committer is None:
+            committer = Committer(account, self.log, self.shelf, self.quotes, self.clock, self._changed, self._folded)
+            self._committers[account] = committer
+            self._tasks[account] = asyncio.create_task(committer.run())
+        return committer
+
+    def _drop_unopened(self, account: str) -> None:
+        """Names that nobody opened must not fill the memory."""
+        committer = self._committers.get(account)
+        if committer is not None and committer.idle and committer.head.seq == 0:
+            del self._committers[account]
+            self._tasks.pop(account).cancel()
+
+    def _changed(self, account: str) -> None:
+        for subscription in self._subscriptions:
+            subscription.offer(account)
+
+    def _changed_all(self, partition: int | None = None) -> None:
+        for account in self._committers:
+            if partition is None or partition_of(account) == partition:
+                self._changed(account)
+
+    # --- following the store ---------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """One of the two outermost loops: a failure is logged and everything is read again."""
+        while True:
+            try:
+                async with contextlib.aclosing(self.log.bulletin.follow()) as wakes:
+                    async for wake in wakes:
+                        await self._hear(wake)
+            except StoreError as error:
+                LOGGER.warning("the store can't be followed", problem=str(error))
+            except Exception:  # outermost loop: logged, then everything is read again
+                LOGGER.exception("following the store failed")
+            await asyncio.sleep(RETRY_S)
+
+    async def _hear(self, wake: Wake) -> None:
+        match wake:
+            case AccountMoved(account=account, seq=seq):
+                await self._moved(account, seq)
+            case ControlMoved(partition=partition):
+                if await self.shelf.refresh([partition]):
+                    self._changed_all(partition)
+            case MarksMoved(marks=marks):
+                self.quotes.absorb(marks)
+            case ModelMoved(hash=model_hash):
+                if await self.shelf.take_model(model_hash):
+                    self._changed_all()
+            case ReportMoved(account=account):
+                await self._take_report(account)
+            case Lagged():
+                await self._read_all()
+
+    async def _moved(self, account: str, seq: int) -> None:
+        committer = self._committers.get(account)
+        if committer is None and self._load_all:
+            committer = self._committer(account)
+        if committer is not None and committer.head.seq < seq:
+            committer.nudge(seq)
+
+    async def _take_report(self, account: str) -> None:
+        if account not in self._committers or self._load_all:
+            return
+        report = await self.log.bulletin.report(account)
+        if report is not None:
+            self._reports[account] = report
+            self._changed(account)
+
+    async def _read_all(self) -> None:
+        self.clock.observe(await self.log.now_us())
+        await self.shelf.refresh()
+        self.quotes.absorb(await self.log.bulletin.marks())
+        await self.shelf.take_model(await self.log.bulletin.model())
+        await self._compare_heads()
+        for account in self.loaded:
+            await self._take_report(account)
+        self._current.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                if await self.shelf.refresh():
+                    self._changed_all()
+                await self._compare_heads()
+            except StoreUnavailable as error:
+                LOGGER.warning("the store does not answer", problem=str(error))
+            except StoreError as error:
+                LOGGER.error("the store refuses", problem=str(error))
+
+    async def _compare_heads(self) -> None:
+        names = await self.log.accounts() if self._load_all else self.loaded
+        for account, head in (await self.log.heads(names)).items():
+            committer = self._committer(account) if self._load_all else self._committers.get(account)
+            if committer is not None and committer.head != head:
+                committer.doubt()

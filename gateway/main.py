@@ -1,0 +1,215 @@
+"""The composition root: what each process is made of.
+
+`run_role` is one process of a service: a gateway, the control process or the worker. Clock, randomness, environment,
+log and callers are built here and handed down; nothing else reads them.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from engine.control import Scope, TradingState
+from engine.risk.scenarios import SIX_SCENARIOS, Scenario
+from gateway.accounts import Accounts
+from gateway.clock import StoreClock
+from gateway.config import Settings
+from gateway.embedded import DataDirLock, EmbeddedStore, running_socket
+from gateway.errors import StoreUnavailable
+from gateway.lifeline import announce_ready, watch_parent
+from gateway.log.redis import RedisLog
+from gateway.log.tier import Tier
+from gateway.machine import approval_key, limits_file_hash, limits_of
+from gateway.market.prices import load_prices, sample_us_stocks
+from gateway.registry import arm_limits, armed_files
+from gateway.rpc.server import Server, build_control, build_gateway
+from gateway.stopping import Stopper, StopOutcome
+from gateway.worker.model_builder import ModelBuilder, ModelSettings
+from gateway.worker.worker import SessionRoll, Worker
+
+LOGGER = structlog.get_logger()
+
+STORE_WAIT_S = 30.0
+"""How long a process waits at its start for a store that is still loading its log."""
+
+STORE_RETRY_S = 0.1
+OPERATOR_RANK = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What every role is built from."""
+
+    settings: Settings
+    data_dir: Path | None
+    environment: Mapping[str, str]
+    log: RedisLog
+    clock: StoreClock
+    stop: asyncio.Event
+    """Set when the process shall end."""
+
+    def ready(self) -> None:
+        announce_ready(self.environment)
+
+
+def run_role(
+    role: str, settings: Settings, data_dir: Path | None, store_url: str, environment: Mapping[str, str]
+) -> int:
+    """Run "gateway", "control" or "worker" until SIGTERM or SIGINT; the exit status. Raises StoreError, ConfigError."""
+    watch_parent(environment)
+    _log_to_stderr(role)
+    return asyncio.run(_run_role(role, settings, data_dir, store_url, environment))
+
+
+async def _run_role(
+    role: str, settings: Settings, data_dir: Path | None, store_url: str, environment: Mapping[str, str]
+) -> int:
+    stop = _stop_signal()
+    store = settings.store
+    log = RedisLog(store_url, socket_timeout_s=store.socket_timeout_ms / 1000, wait_replicas=store.wait_replicas)
+    try:
+        clock = StoreClock(_monotonic_us, await _when_store_answers(log.now_us))
+        await log.check_settings(Tier(store.tier))
+        await _ROLES[role](Process(settings, data_dir, environment, log, clock, stop))
+    finally:
+        await log.aclose()
+    return 0
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _when_store_answers(ask: Callable[[], Awaitable[int]]) -> int:
+    until_s = time.monotonic() + STORE_WAIT_S
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            if time.monotonic() >= until_s:
+                raise
+            await asyncio.sleep(STORE_RETRY_S)
+
+
+def _monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+async def _gateway(process: Process) -> None:
+    await _serve(process, build_gateway, process.settings.server.gateway_port)
+
+
+async def _control(process: Process) -> None:
+    """Only control reads the limits of the configuration. It arms them where they differ from the last ones armed, so
+    that what UpdateLimits changed since survives a restart with an unchanged file."""
+    limits = limits_of(process.settings)
+    file_hash = limits_file_hash(limits)
+    if await armed_files(process.log) != {file_hash}:
+        await arm_limits(process.log, limits, file_hash)
+        LOGGER.info("limits armed", limit_set=limits.hash, rows=len(limits.rows))
+    await _serve(process, build_control, process.settings.server.control_port)
+
+
+Build = Callable[[Accounts, Stopper, Settings, bytes, Mapping[str, str]], Server]
+
+
+async def _serve(process: Process, build: Build, port: int) -> None:
+    accounts, stopper = Accounts(process.log, process.clock), Stopper(process.log)
+    await accounts.start()
+    key = approval_key(process.settings, process.data_dir)
+    server = build(accounts, stopper, process.settings, key, process.environment)
+    await server.start(f"{process.settings.server.host}:{port}")
+    LOGGER.info("serving", host=process.settings.server.host, port=port)
+    process.ready()
+    await process.stop.wait()
+    LOGGER.info("draining")
+    await server.drain()
+    await stopper.aclose()
+    await accounts.aclose()
+
+
+async def _worker(process: Process) -> None:
+    settings = process.settings.worker
+    prices = sample_us_stocks() if settings.prices == "sample" else load_prices(Path(settings.prices))
+    own = tuple(Scenario(scenario.name, scenario.shocks) for scenario in process.settings.scenario)
+    model_settings = ModelSettings(
+        lookback_days=settings.lookback_days,
+        scenarios=(*SIX_SCENARIOS, *own),
+        unmapped=settings.unmapped,
+        base_currency=settings.base_currency,
+    )
+    daily = settings.sessions == "daily"
+    roll = SessionRoll(settings.session_open_time, ZoneInfo(settings.session_zone)) if daily else None
+    worker = Worker(process.log, process.clock, ModelBuilder(prices, model_settings), settings.refresh_s, roll)
+    running, stopping = asyncio.create_task(worker.run()), asyncio.create_task(process.stop.wait())
+    process.ready()
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        stopping.cancel()
+        running.result()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await worker.aclose()
+
+
+_ROLES: dict[str, Callable[[Process], Awaitable[None]]] = {
+    "gateway": _gateway,
+    "control": _control,
+    "worker": _worker,
+}
+
+
+def _log_to_stderr(role: str) -> None:
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(role=role)
+
+
+# --- a stop with every process dead -------------------------------------------------------------------------------
+
+
+def stop_directly(
+    store_url: str | None, data_dir: Path | None, scope: Scope, state: TradingState, reason: str
+) -> StopOutcome:
+    """Advance the control heads without any gateway: through `store_url`, or through the store of `data_dir`, which is
+    started for it if it is dead. Raises StoreError."""
+    if store_url is not None:
+        return asyncio.run(_stop_at(store_url, scope, state, reason))
+    assert data_dir is not None, "a stop needs a store URL or a data directory"
+    socket = running_socket(data_dir)
+    if socket is not None:
+        return asyncio.run(_stop_at(f"unix://{socket}", scope, state, reason))
+    with DataDirLock(data_dir):
+        store = EmbeddedStore.start(data_dir)
+        try:
+            return asyncio.run(_stop_at(f"unix://{store.socket_path}", scope, state, reason))
+        finally:
+            store.stop()
+
+
+async def _stop_at(store_url: str, scope: Scope, state: TradingState, reason: str) -> StopOutcome:
+    log = RedisLog(store_url, socket_timeout_s=2.0)
+    stopper = Stopper(log)
+    try:
+        return await stopper.stop(scope, state, reason, actor="command line", rank=OPERATOR_RANK)
+    finally:
+        await stopper.aclose()
+        await log.aclose()

@@ -1,0 +1,136 @@
+"""StopAll and Resume: advancing the control head of every partition in scope.
+
+A stop is done when every partition has acknowledged it; while one has not, it goes on trying here until it does, also
+after its caller was told UNAVAILABLE. No order is decided here, and none has to be: every approval is appended only
+under the control head that it was decided under.
+"""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from engine.control import Control, Resumed, Scope, Stop, TradingState, decode_control, encode_control, resumed, stopped
+from gateway.errors import StoreError, StoreUnavailable
+from gateway.log.account_log import PARTITIONS, AccountLog, ChangeControl, ControlChange, partition_of
+from gateway.log.account_log import Control as StoredControl
+
+LOGGER = structlog.get_logger()
+RETRY_S = 0.1
+
+
+class StopIncomplete(StoreUnavailable):
+    """Some partitions have not acknowledged a stop yet; it is being tried on until they do."""
+
+    def __init__(self, missing: Collection[int], problem: str) -> None:
+        named = ", ".join(map(str, sorted(missing)))
+        super().__init__(
+            f"{len(missing)} of {PARTITIONS} partitions have not acknowledged the stop yet (partitions {named}): "
+            f"{problem}; it goes on trying, repeat StopAll to learn when it is complete"
+        )
+        self.missing = tuple(sorted(missing))
+
+
+@dataclass(frozen=True, slots=True)
+class StopOutcome:
+    epoch: int
+    """The highest epoch that the stop created."""
+    partitions: int
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeOutcome:
+    epoch: int
+    lifted: tuple[Stop, ...]
+    refused: tuple[Stop, ...]
+    """In the scope of the resume, and still in force: of a wider scope, or set by a higher rank."""
+
+
+def partitions_of(scope: Scope) -> tuple[int, ...]:
+    return (partition_of(scope.account),) if scope.account else tuple(range(PARTITIONS))
+
+
+class Stopper:
+    """Stops and resumes over one log. Keeps unacknowledged stops going; `aclose` ends that."""
+
+    def __init__(self, log: AccountLog) -> None:
+        self._log = log
+        self._trying: set[asyncio.Task[None]] = set()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a stop is still being tried: nothing may be resumed or served as healthy meanwhile."""
+        return bool(self._trying)
+
+    async def stop(self, scope: Scope, state: TradingState, reason: str, actor: str, rank: int) -> StopOutcome:
+        """Returns when every partition in scope has acknowledged. Raises StopIncomplete, and goes on trying."""
+        time_us = 0
+        try:
+            time_us = await self._log.now_us()
+        except StoreError:
+            LOGGER.warning("stopping without the store's time")
+
+        def change(stored: StoredControl) -> ControlChange:
+            control = decode_control(stored.state)
+            epoch = stored.head.epoch + 1
+            stop = Stop(scope, state, epoch, time_us, actor, reason, rank)
+            return _change(stopped(control, stop), {"stop": stop})
+
+        outcome = await self._log.advance_controls(partitions_of(scope), change)
+        missing = {p: result for p, result in outcome.items() if isinstance(result, StoreUnavailable)}
+        if missing:
+            self._keep_trying(tuple(missing), change)
+            raise StopIncomplete(missing.keys(), str(next(iter(missing.values()))))
+        epochs = [result.head.epoch for result in outcome.values() if isinstance(result, StoredControl)]
+        return StopOutcome(max(epochs), len(epochs), time_us)
+
+    def _keep_trying(self, missing: tuple[int, ...], change: ChangeControl) -> None:
+        task = asyncio.create_task(self._until_acknowledged(missing, change))
+        self._trying.add(task)
+        task.add_done_callback(self._trying.discard)
+
+    async def _until_acknowledged(self, missing: tuple[int, ...], change: ChangeControl) -> None:
+        while missing:
+            await asyncio.sleep(RETRY_S)
+            try:
+                outcome = await self._log.advance_controls(missing, change)
+            except StoreError as error:
+                LOGGER.error("stop refused by the store, it is tried again", problem=str(error))
+                continue
+            missing = tuple(p for p, result in outcome.items() if isinstance(result, StoreUnavailable))
+        LOGGER.warning("stop acknowledged by every partition")
+
+    async def resume(self, scope: Scope, reason: str, actor: str, rank: int) -> ResumeOutcome:
+        """Lift the stops that `scope` covers, and the accounts' own latches in it. Raises StoreUnavailable where a
+        partition did not acknowledge: it then stays stopped."""
+        if self.unfinished:
+            raise StoreUnavailable("a stop is not yet acknowledged by every partition; resume when it is")
+        time_us = await self._log.now_us()
+        lifted: dict[Scope, Stop] = {}
+        refused: dict[Scope, Stop] = {}
+
+        def change(stored: StoredControl) -> ControlChange:
+            resume = Resumed(scope, stored.head.epoch + 1, time_us, actor, reason, rank)
+            control, gone, kept = resumed(decode_control(stored.state), resume)
+            lifted.update({stop.scope: stop for stop in gone})
+            refused.update({stop.scope: stop for stop in kept})
+            return _change(control, {"resume": resume})
+
+        outcome = await self._log.advance_controls(partitions_of(scope), change)
+        problems = [result for result in outcome.values() if isinstance(result, StoreUnavailable)]
+        if problems:
+            raise problems[0]
+        epochs = [result.head.epoch for result in outcome.values() if isinstance(result, StoredControl)]
+        return ResumeOutcome(max(epochs), tuple(lifted.values()), tuple(refused.values()))
+
+    async def aclose(self) -> None:
+        for task in self._trying:
+            task.cancel()
+        await asyncio.gather(*self._trying, return_exceptions=True)
+
+
+def _change(control: Control, entry: dict[str, object]) -> ControlChange:
+    return ControlChange(control.epoch, encode_control(control), msgspec.json.encode(entry))

@@ -1,0 +1,206 @@
+"""The background worker: builds the risk model for each session, refreshes each account's report, rolls sessions.
+
+It follows every account like a gateway does and appends like one (Valued when a high-water mark or a limit's status
+moves without an order; SessionOpened where sessions roll by the clock). Nothing waits for it: when it is away the
+reports and the model grow old, visibly, and armed risk limits refuse what is not a true reduction.
+"""
+
+import asyncio
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
+
+import msgspec
+import structlog
+
+from engine.account import AccountState
+from engine.decide import Terms
+from engine.facts import FactError, observation, session_opened, tracked_symbols
+from engine.instrument import InstrumentSet
+from engine.records import AnyRecord, Decided, PoisonRecord
+from engine.report import encode_report, risk_report
+from engine.risk.model import encode as encode_model
+from engine.utilisation import LimitUse, UseStatus, limit_uses
+from gateway.accounts import Accounts
+from gateway.clock import StoreClock
+from gateway.committer import Build, Committer
+from gateway.errors import DeadlinePassed, StoreError, UnknownAccount
+from gateway.log.account_log import AccountLog, partition_of
+from gateway.worker.model_builder import ModelBuilder
+
+LOGGER = structlog.get_logger()
+APPEND_DEADLINE_US = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRoll:
+    """Sessions by the clock: a new one each weekday at `open_time` in `zone`. None: a feed reports them."""
+
+    open_time: datetime.time
+    zone: ZoneInfo
+
+    def date_at(self, now_us: int) -> datetime.date:
+        """The session that is open at `now_us`; over the weekend, Friday's."""
+        local = datetime.datetime.fromtimestamp(now_us / 1e6, self.zone)
+        date = local.date() if local.time() >= self.open_time else local.date() - datetime.timedelta(days=1)
+        return date - datetime.timedelta(days=max(0, date.weekday() - 4))
+
+
+@dataclass(slots=True)
+class Breaches:
+    """What an account's limits looked like when last judged, and how often they were crossed, by cause."""
+
+    standing: set[tuple[str, str, float]] = field(default_factory=set)
+    active: int = 0
+    passive: int = 0
+    judged: tuple[LimitUse, ...] = ()
+
+    def judge(self, uses: Iterable[LimitUse], by_approval: bool) -> None:
+        """Count the hard limits that are newly over their bound: ACTIVE (a defect) if an approval took them there,
+        PASSIVE if prices, fills or a tightening did."""
+        self.judged = tuple(uses)
+        over = {use.key for use in self.judged if use.hard and use.status is UseStatus.BREACHED}
+        crossed = len(over - self.standing)
+        if by_approval:
+            self.active += crossed
+        else:
+            self.passive += crossed
+        self.standing = over
+
+
+class Worker:
+    """See the module."""
+
+    def __init__(
+        self,
+        log: AccountLog,
+        clock: StoreClock,
+        builder: ModelBuilder,
+        refresh_s: float,
+        roll: SessionRoll | None,
+    ) -> None:
+        self.accounts = Accounts(log, clock, load_all=True, folded=self._folded)
+        self._log, self._clock, self._builder, self._refresh_s, self._roll = log, clock, builder, refresh_s, roll
+        self._breaches: dict[str, Breaches] = {}
+        self._built_for: tuple[datetime.date, str] | None = None
+
+    async def run(self) -> None:
+        """Until cancelled: at once on a change, and every `refresh_s` in any case."""
+        await self.accounts.start()
+        with self.accounts.subscribe(()) as subscription:
+            due_us = 0
+            while True:
+                changed = await subscription.next(max(0.0, (due_us - self._clock.now_us()) / 1e6))
+                now_us = self._clock.now_us()
+                everyone = now_us >= due_us
+                if everyone:
+                    due_us = now_us + int(self._refresh_s * 1e6)
+                try:
+                    await self._roll_sessions()
+                    await self._publish_model()
+                    for account in self.accounts.loaded if everyone else changed:
+                        await self._refresh(account, everyone)
+                except (StoreError, DeadlinePassed) as error:
+                    LOGGER.warning("refresh failed, it is tried again", problem=str(error))
+
+    async def aclose(self) -> None:
+        await self.accounts.aclose()
+
+    # --- the model -------------------------------------------------------------------------------------------------
+
+    async def _publish_model(self) -> None:
+        """Build and publish the model for the newest session, if none was built for it and these instruments."""
+        session = self._newest_session()
+        instruments = await self._instruments()
+        if session is None or instruments is None:
+            return
+        if self._built_for == (session, instruments.hash):
+            return
+        model = await asyncio.to_thread(
+            self._builder.build, instruments.instruments, instruments.hash, session, self._clock.now_us()
+        )
+        await self._log.bulletin.post_model(await self._log.put_blob(encode_model(model)))
+        self._built_for = (session, instruments.hash)
+        LOGGER.info("risk model published", session=str(session), model=model.hash, days=model.n_days)
+
+    def _newest_session(self) -> datetime.date | None:
+        """The session that was opened last, by the store's clock: dates may run anywhere in a replay of the past."""
+        sessions = [committer.state.session for committer in self._committers() if committer.state.session is not None]
+        newest = max(sessions, key=lambda session: (session.opened_us, session.date), default=None)
+        return None if newest is None else datetime.date.fromisoformat(newest.date)
+
+    async def _instruments(self) -> InstrumentSet | None:
+        for committer in self._committers():
+            _, terms = await self.accounts.shelf.in_force(committer.partition)
+            if terms.instruments.instruments:
+                return terms.instruments
+        return None
+
+    def _committers(self) -> list[Committer]:
+        loaded = (self.accounts.latest(account) for account in self.accounts.loaded)
+        return [committer for committer in loaded if committer is not None and committer.state.opened]
+
+    # --- sessions by the clock -------------------------------------------------------------------------------------
+
+    async def _roll_sessions(self) -> None:
+        if self._roll is None:
+            return
+        date = self._roll.date_at(self._clock.now_us()).isoformat()
+        for committer in self._committers():
+            session = committer.state.session
+            if session is None or session.date < date:
+                await self._append(committer.account, lambda state, terms, now_us: _session(state, terms, date, now_us))
+
+    async def _append(self, account: str, build: Build) -> None:
+        try:
+            await self.accounts.record(account, build, self._clock.now_us() + APPEND_DEADLINE_US)
+        except (UnknownAccount, PoisonRecord, FactError) as error:
+            LOGGER.warning("account can't be appended to", account=account, problem=str(error))
+
+    # --- reports ---------------------------------------------------------------------------------------------------
+
+    def _folded(self, state: AccountState, record: AnyRecord) -> None:
+        """Judge each approval right where it stands in the log, before prices or fills can blur who did it."""
+        if not (isinstance(record, Decided) and record.allowed_lots):
+            return
+        terms = self._terms(state.account)
+        if terms is None or record.limit_set != terms.limits.hash or any(check.reduction for check in record.checks):
+            return
+        uses = limit_uses(state, terms, record.time_us)
+        self._breaches.setdefault(state.account, Breaches()).judge(uses, by_approval=True)
+
+    def _terms(self, account: str) -> Terms | None:
+        return self.accounts.shelf.held(partition_of(account))
+
+    async def _refresh(self, account: str, timed: bool) -> None:
+        committer = self.accounts.latest(account)
+        if committer is None or not committer.state.opened:
+            return
+        _, terms = await self.accounts.shelf.in_force(committer.partition)
+        now_us = self._clock.now_us()
+        state = committer.state.fork()
+        valued = observation(state, self.accounts.quotes, tracked_symbols(state), now_us, terms.control.epoch)
+        if valued is not None:
+            state.apply(valued)
+        breaches = self._breaches.setdefault(account, Breaches())
+        before = {use.key: use.status for use in breaches.judged}
+        report = risk_report(state, terms, now_us)
+        breaches.judge(report.limits, by_approval=False)
+        report = msgspec.structs.replace(report, active_breaches=breaches.active, passive_breaches=breaches.passive)
+        await self._log.bulletin.post_report(account, encode_report(report))
+        moved = {use.key: use.status for use in report.limits} != before
+        if timed and valued is not None and (moved or state.nav_peak > committer.state.nav_peak):
+            await self._append(account, _observe(self.accounts))
+
+
+def _session(state: AccountState, terms: Terms, date: str, now_us: int) -> list[AnyRecord]:
+    return session_opened(state, f"session-{date}", date, now_us, terms.control.epoch)
+
+
+def _observe(accounts: Accounts) -> Build:
+    def build(state: AccountState, terms: Terms, now_us: int) -> list[AnyRecord]:
+        valued = observation(state, accounts.quotes, tracked_symbols(state), now_us, terms.control.epoch)
+        return [] if valued is None else [valued]
+
+    return build
