@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import msgspec
 
@@ -25,8 +26,8 @@ from engine.risk.model import RiskModel
 GUARDED = ("size", "value", "position")
 """Where no limit of one of these kinds reaches an instrument, nothing trades in it (FIA: no limit means blocked)."""
 
-REDUCE_TRIES_MAX = 16
-"""Each limit may cut the order once more, where its reduction turned out to be none; rounding costs a lot on top."""
+REDUCE_TRIES_MAX = 4
+"""The closed forms are exact up to rounding: a lot more or less mends that, more tries would hide a wrong formula."""
 
 _ACTIONS = {
     LimitAction.WARN: Action.WARN,
@@ -182,7 +183,7 @@ def _guard(state: AccountState, terms: Terms, order: Order, instrument: Instrume
     return (
         _guard_instrument(state, instrument)
         or _guard_terms(terms, order, instrument)
-        or _guard_limits(terms, order, instrument)
+        or _guard_limits(state, terms, order, instrument)
     )
 
 
@@ -226,10 +227,9 @@ def _guard_terms(terms: Terms, order: Order, instrument: Instrument) -> _Refusal
     return None
 
 
-def _guard_limits(terms: Terms, order: Order, instrument: Instrument) -> _Refusal | None:
-    rows = terms.limits.rows_for(order.account)
-    hard = [row for row in rows if row.action is not LimitAction.WARN and reaches(row, order.strategy, instrument)]
-    kinds = {MEASURES[row.measure].guards for row in hard}
+def _guard_limits(state: AccountState, terms: Terms, order: Order, instrument: Instrument) -> _Refusal | None:
+    armed = armed_limits(state, terms, order.strategy, instrument)
+    kinds = {one.measure.guards for one in armed if one.row.action is not LimitAction.WARN}
     missing = [kind for kind in GUARDED if kind not in kinds]
     if not missing:
         return None
@@ -336,7 +336,8 @@ def _judge(case: Case, limits: Sequence[Armed]) -> Verdict:
 def _check(case: Case, armed: Armed) -> Check:
     try:
         reading = armed.measure.read(case, armed)
-        _need_finite(reading, armed)
+        if not (math.isfinite(reading.before) and math.isfinite(reading.after)):
+            _refuse_senseless(reading, armed)
     except Unevaluable as missing:
         return _unevaluable(case, armed, missing)
     action, reason, reduction = Action.ALLOW, Reason.NONE, False
@@ -362,10 +363,9 @@ def _check(case: Case, armed: Armed) -> Check:
     )
 
 
-def _need_finite(reading: Reading, armed: Armed) -> None:
-    if not (math.isfinite(reading.before) and math.isfinite(reading.after)):
-        note = f"{armed.measure.name} is {reading.before} before and {reading.after} after the order"
-        raise Unevaluable(Reason.MEASURE_NOT_FINITE, note)
+def _refuse_senseless(reading: Reading, armed: Armed) -> NoReturn:
+    note = f"{armed.measure.name} is {reading.before} before and {reading.after} after the order"
+    raise Unevaluable(Reason.MEASURE_NOT_FINITE, note)
 
 
 def _unevaluable(case: Case, armed: Armed, missing: Unevaluable) -> Check:
@@ -433,13 +433,25 @@ def _group_grid_rises(case: Case) -> bool:
 
 
 def _fit(case: Case, armed: Armed) -> int:
-    """The most lots that keep the bound; or the part of the order that truly reduces, if that is more (it is still to
-    be judged as a reduction)."""
+    """The most lots of the order that the limit lets pass: within its bound, or as a true reduction if that is more."""
     fit = armed.measure.fit(case, armed, armed.bound) if armed.measure.fit is not None else 0
-    if armed.measure.family is not Family.FAT_FINGER:
-        room = reduction_room(case.state, armed.strategy, case.slot, case.sign)
-        fit = max(fit, room if room < case.lots else 0)
-    return max(0, min(case.lots, fit))
+    room = min(case.lots, reduction_room(case.state, armed.strategy, case.slot, case.sign))
+    return max(0, min(case.lots, fit), _reducing(case, armed, room) if room > fit else 0)
+
+
+def _reducing(case: Case, armed: Armed, room: int) -> int:
+    """The most lots up to `room` that pass as a true reduction. Bisected: the more lots, the later a measure stops
+    falling, for it is convex in them (but VaR, of which a quantity that passes is found, not surely the largest)."""
+    reading = armed.measure.read(case, armed)
+    passing, failing = 0, room + 1
+    tried = room
+    while failing - passing > 1:
+        if _passes_as_reduction(case.resized(tried), armed, reading):
+            passing = tried
+        else:
+            failing = tried
+        tried = (passing + failing) // 2
+    return passing
 
 
 def _largest(case: Case, limits: Sequence[Armed], verdict: Verdict) -> int:

@@ -6,6 +6,7 @@ Rows of scenario P&L take the worse end of each symbol row by row (DESIGN.md, wo
 orders' fills loses more in any scenario.
 """
 
+import functools
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ Mask = Floats
 """1.0 for the slots in a group, 0.0 for the others."""
 
 T = TypeVar("T")
+
+_tail_count = functools.lru_cache(maxsize=256)(tail_count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,16 +70,16 @@ class Tail:
         """`losses`: (days,), positive = loss."""
         self._count = len(losses)
         days = self._count
-        kept = (days - tail_count(days, 0.95), days - tail_count(days, 0.99))
+        kept = (days - _tail_count(days, 0.95), days - _tail_count(days, 0.99))
         self._sorted = np.partition(losses, kept)
 
     def var(self, confidence: float) -> float:
         """Order statistic: the ceil(a·n)-th worst loss."""
-        return float(self._sorted[self._count - tail_count(self._count, confidence)])
+        return float(self._sorted[self._count - _tail_count(self._count, confidence)])
 
     def es(self, confidence: float) -> float:
         """Rockafellar-Uryasev: the average over exactly the mass a of the worst losses."""
-        worst = tail_count(self._count, confidence)
+        worst = _tail_count(self._count, confidence)
         mass = (1.0 - confidence) * self._count
         cut = self._count - worst
         beyond = float(np.add.reduce(self._sorted[cut + 1 :]))

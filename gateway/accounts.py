@@ -20,6 +20,7 @@ from gateway.errors import DeadlinePassed, StoreError, StoreUnavailable
 from gateway.log.account_log import AccountLog, partition_of
 from gateway.log.bulletin import AccountMoved, ControlMoved, Lagged, MarksMoved, ModelMoved, ReportMoved, Wake
 from gateway.market.quotes import Quotes
+from gateway.tasks import ended
 from gateway.terms import TermsShelf
 
 LOGGER = structlog.get_logger()
@@ -49,7 +50,8 @@ class Subscription:
     async def next(self, timeout_s: float) -> set[str]:
         """The accounts that changed, at once if there are any; none when the time is up."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._woken.wait()
         self._woken.clear()
         changed, self._changed = self._changed, set()
         return changed
@@ -80,10 +82,7 @@ class Accounts:
         await self._current.wait()
 
     async def aclose(self) -> None:
-        tasks = [*self._following, *self._tasks.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended([*self._following, *self._tasks.values()])
         await self.quotes.aclose()
 
     # --- what services use -----------------------------------------------------------------------------------------
@@ -156,7 +155,8 @@ class Accounts:
         self._committer(account).put(item(done))
         wait_s = max(0, deadline_us + GRACE_US - self.clock.now_us()) / 1_000_000
         try:
-            return await asyncio.wait_for(asyncio.shield(done), wait_s)
+            async with asyncio.timeout(wait_s):
+                return await asyncio.shield(done)
         except TimeoutError:
             done.cancel()
             raise DeadlinePassed("no answer from the store before the deadline; ask again with the same id") from None
@@ -208,7 +208,7 @@ class Accounts:
                 await self._moved(account, seq)
             case ControlMoved(partition=partition):
                 if await self.shelf.refresh([partition]):
-                    self._changed_all(partition)
+                    await self._control_moved(partition)
             case MarksMoved(marks=marks):
                 self.quotes.absorb(marks)
             case ModelMoved(hash=model_hash):
@@ -218,6 +218,13 @@ class Accounts:
                 await self._take_report(account)
             case Lagged():
                 await self._read_all()
+
+    async def _control_moved(self, partition: int | None = None) -> None:
+        """Load what the new control states name before anybody is told, so that readers find it whole."""
+        for own in {partition_of(account) for account in self._committers}:
+            if partition in (None, own):
+                await self.shelf.in_force(own)
+        self._changed_all(partition)
 
     async def _moved(self, account: str, seq: int) -> None:
         committer = self._committers.get(account)
@@ -249,6 +256,8 @@ class Accounts:
             await asyncio.sleep(SWEEP_S)
             try:
                 if await self.shelf.refresh():
+                    await self._control_moved()
+                if await self.shelf.take_model(await self.log.bulletin.model()):
                     self._changed_all()
                 await self._compare_heads()
             except StoreUnavailable as error:

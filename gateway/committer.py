@@ -8,7 +8,7 @@ batch. No answer leaves before an Appended, not even of a replay: zero records v
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -190,6 +190,12 @@ class Committer:
     async def run(self) -> None:
         """Until cancelled. One of the two outermost loops: whatever fails here fails this account's callers, is logged
         and leaves the account closed until its log has been read again."""
+        try:
+            await self._run()
+        finally:
+            _fail(self._queue, _stopping())
+
+    async def _run(self) -> None:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -198,7 +204,7 @@ class Committer:
             try:
                 await self._serve(batch)
             except asyncio.CancelledError:
-                _fail([*batch, *self._queue], StoreUnavailable("this process is stopping; ask again with the same id"))
+                _fail(batch, _stopping())
                 raise
             except Exception as error:  # outermost loop: logged, counted, fails closed
                 LOGGER.exception("account could not be served", account=self.account)
@@ -290,7 +296,11 @@ class Committer:
     def _decide(self, batch: list[Item], terms: Terms) -> _Trial:
         trial = _Trial(self.state.fork(), terms, self._clock.now_us())
         self._observe(trial, batch)
+        moved = False
         for item in batch:
+            if moved and not isinstance(item, Fact):
+                self._observe(trial, batch)
+            moved = isinstance(item, Fact)
             try:
                 trial.answers[item] = self._outcome(trial, item)
             except (FactError, IdReused, UnknownAccount) as error:
@@ -506,7 +516,11 @@ def _from_memo(
     )
 
 
-def _fail(items: Sequence[Item], error: Exception) -> None:
+def _stopping() -> StoreUnavailable:
+    return StoreUnavailable("this process is stopping; ask again with the same id")
+
+
+def _fail(items: Iterable[Item], error: Exception) -> None:
     for item in items:
         if not item.done.done():
             item.done.set_exception(error)

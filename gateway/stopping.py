@@ -16,6 +16,7 @@ from engine.control import Control, Resumed, Scope, Stop, TradingState, decode_c
 from gateway.errors import StoreError, StoreUnavailable
 from gateway.log.account_log import PARTITIONS, AccountLog, ChangeControl, ControlChange, partition_of
 from gateway.log.account_log import Control as StoredControl
+from gateway.tasks import ended
 
 LOGGER = structlog.get_logger()
 RETRY_S = 0.1
@@ -127,9 +128,7 @@ class Stopper:
         return ResumeOutcome(max(epochs), tuple(lifted.values()), tuple(refused.values()))
 
     async def aclose(self) -> None:
-        for task in self._trying:
-            task.cancel()
-        await asyncio.gather(*self._trying, return_exceptions=True)
+        await ended(self._trying)
 
 
 def _change(control: Control, entry: dict[str, object]) -> ControlChange:

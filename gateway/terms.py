@@ -4,7 +4,6 @@ Blobs are immutable and named by hash, so they are loaded once; a new limit set,
 the old one between two batches, never within one. Nothing is decided here.
 """
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -93,19 +92,28 @@ class TermsShelf:
 
     async def in_force(self, partition: int) -> tuple[ControlHead, Terms]:
         """The control head of a partition and what it stands for, every blob loaded."""
-        held = await self.held_control(partition)
-        terms = self._terms.get(partition)
-        if terms is None or terms.control is not held.control or terms.model is not self.model:
-            limits = await self._limit_set(held.control.limit_set)
-            instruments = await self._instrument_set(held.control.instrument_set)
-            terms = Terms(held.control, limits, instruments, self.model)
-            self._terms[partition] = terms
-        return held.head, terms
+        in_force = await self.held_control(partition)
+        await self._load_limit_set(in_force.control.limit_set)
+        await self._load_instrument_set(in_force.control.instrument_set)
+        terms = self.held(partition)
+        if terms is None:  # another control state arrived while a blob was on its way
+            return await self.in_force(partition)
+        return self._in_force[partition].head, terms
 
     def held(self, partition: int) -> Terms | None:
-        """What is in force as far as it is loaded, for readers that can wait for the next time."""
+        """What is in force as last heard, without asking the store; None where a blob of it is not loaded yet."""
+        in_force = self._in_force.get(partition)
+        if in_force is None:
+            return None
         terms = self._terms.get(partition)
-        return terms if terms is None or terms.model is self.model else dataclasses.replace(terms, model=self.model)
+        if terms is not None and terms.control is in_force.control and terms.model is self.model:
+            return terms
+        limits = self._limits.get(in_force.control.limit_set)
+        instruments = self._instruments.get(in_force.control.instrument_set)
+        if limits is None or instruments is None:
+            return None
+        terms = self._terms[partition] = Terms(in_force.control, limits, instruments, self.model)
+        return terms
 
     async def take_model(self, model_hash: str | None) -> bool:
         """Load the risk model that the bulletin points to, if it is another. A damaged one is refused and the old one
@@ -123,15 +131,13 @@ class TermsShelf:
             return False
         return True
 
-    async def _limit_set(self, blob_hash: str) -> LimitSet:
+    async def _load_limit_set(self, blob_hash: str) -> None:
         if blob_hash not in self._limits:
             self._limits[blob_hash] = LimitSet.decode(await self._blob(blob_hash, "limit set"))
-        return self._limits[blob_hash]
 
-    async def _instrument_set(self, blob_hash: str) -> InstrumentSet:
+    async def _load_instrument_set(self, blob_hash: str) -> None:
         if blob_hash not in self._instruments:
             self._instruments[blob_hash] = InstrumentSet.decode(await self._blob(blob_hash, "instrument set"))
-        return self._instruments[blob_hash]
 
     async def _blob(self, blob_hash: str, what: str) -> bytes:
         blob = await self._log.get_blob(blob_hash)

@@ -54,7 +54,7 @@ class Family(enum.Enum):
 class Armed:
     """A limit row resolved for an account and an order's strategy and instrument."""
 
-    __slots__ = ("bound", "group", "label", "measure", "reduces_in", "row", "strategy", "unit", "warn")
+    __slots__ = ("bound", "group", "label", "measure", "row", "strategy", "unit", "view_name", "warn")
 
     def __init__(self, row: Limit, measure: "Measure", account: str, strategy: str, instrument: Instrument) -> None:
         self.row, self.measure = row, measure
@@ -67,6 +67,7 @@ class Armed:
         if row.scope in (ScopeKind.ASSET_CLASS, ScopeKind.SECTOR, ScopeKind.SYMBOL):
             self.group = (row.scope, group_name(row.scope, instrument))
         self.label = scope_label(row.scope, account, strategy, self.group)
+        self.view_name = f"{self.strategy}|{self.group}|{row.open_orders}"
 
 
 def group_name(scope: ScopeKind, instrument: Instrument) -> str:
@@ -96,7 +97,10 @@ class Survey:
         self.state, self.instruments, self.model = state, instruments, model
         self.policy, self.now_us = policy, now_us
         self._columns: Columns | None = None
+        self._usable_model: RiskModel | None = None
+        self._underlyings: Grouping | None = None
         self._equity = 0.0
+        self._priced = False
         self._oldest_us: float | None = None
 
     def view(self, strategy: str, group: tuple[ScopeKind, str] | None, open_orders: bool = True) -> View:
@@ -105,15 +109,20 @@ class Survey:
         return view_of(self.state, strategy, group, mask, open_orders)
 
     def underlyings(self) -> Grouping:
-        return grouping_of(self.state, self.instruments, "underlying")
+        if self._underlyings is None:
+            self._underlyings = grouping_of(self.state, self.instruments, "underlying")
+        return self._underlyings
 
     def issuer_mask(self, issuer: str) -> Mask:
         return mask_of(self.state, self.instruments, "issuer", issuer)
 
     def need_marks(self) -> None:
+        if self._priced:
+            return
         symbol = self.state.missing_price()
         if symbol is not None:
             refuse_missing_price(self.state, symbol)
+        self._priced = True
 
     def equity(self) -> float:
         """Equity in base currency. Raises Unevaluable where it can't be known or is not above 0."""
@@ -140,6 +149,11 @@ class Survey:
         return self._columns
 
     def usable_model(self) -> RiskModel:
+        if self._usable_model is None:
+            self._usable_model = self._fresh_model()
+        return self._usable_model
+
+    def _fresh_model(self) -> RiskModel:
         model, state = self.model, self.state
         if model is None:
             raise Unevaluable(Reason.MODEL_MISSING, "no risk model is published; is the worker running?")
@@ -233,7 +247,9 @@ class Case(Survey):
         self.sign = order.side.sign
         self.slot = state.slots[instrument.symbol]
         self._after: dict[tuple[object, str], object] = {}
+        self._views: dict[str, View] = {}
         self._unit_value = 0.0
+        self._mark_age_us = -1
 
     def resized(self, lots: int) -> "Case":
         return Case(
@@ -242,7 +258,10 @@ class Case(Survey):
 
     def of(self, armed: Armed) -> View:
         """The view that the limit reads, as it is without the order."""
-        return self.view(armed.strategy, armed.group, armed.row.open_orders)
+        view = self._views.get(armed.view_name)
+        if view is None:
+            view = self._views[armed.view_name] = self.view(armed.strategy, armed.group, armed.row.open_orders)
+        return view
 
     def unit_value(self) -> float:
         """Base currency per lot of the order's symbol at the mark."""
@@ -255,8 +274,10 @@ class Case(Survey):
 
     def mark_age_us(self) -> int:
         """Age of the order's own mark and of the oldest that is at stake."""
-        own = float(min(self.state.prices.time_us[self.slot], self.state.prices.fx_time_us[self.slot]))
-        return max(self.marks_age_us(), int(self.now_us - own))
+        if self._mark_age_us < 0:
+            own = float(min(self.state.prices.time_us[self.slot], self.state.prices.fx_time_us[self.slot]))
+            self._mark_age_us = max(self.marks_age_us(), int(self.now_us - own))
+        return self._mark_age_us
 
     def ends(self, book: Book, open_orders: bool = True) -> tuple[int, int]:
         """The lowest and highest position in lots once the order has joined its side."""

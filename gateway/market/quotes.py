@@ -13,6 +13,7 @@ import msgspec
 from engine.facts import Quote
 from gateway.errors import StoreError
 from gateway.log.bulletin import Bulletin
+from gateway.tasks import ended
 
 CONFLATE_S = 0.05
 """Marks of one symbol within this time become one message: a feed of 1,000 ticks a second must not move every log."""
@@ -94,8 +95,7 @@ class Quotes(Mapping[str, Quote]):
 
     async def aclose(self) -> None:
         if self._flushing is not None:
-            self._flushing.cancel()
-            await asyncio.gather(self._flushing, return_exceptions=True)
+            await ended([self._flushing])
 
 
 def refusal(quote: Quote, now_us: int) -> str | None:

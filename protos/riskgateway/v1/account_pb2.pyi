@@ -121,7 +121,7 @@ class Position(google.protobuf.message.Message):
     unrealised_pnl: builtins.float
     """Unrealised P&L in base currency; absent: cannot be computed."""
     realised_pnl: builtins.float
-    """Realised P&L since the account was opened, in base currency."""
+    """Realised P&L since the account was opened, in base currency, fees not included."""
     currency: builtins.str
     """Currency of the instrument."""
     sector: builtins.str
@@ -186,11 +186,13 @@ class Counters(google.protobuf.message.Message):
     approvals: builtins.int
     """All decisions that allowed: the sum of the first three."""
     active_breaches: builtins.int
-    """Breaches that an approval caused. Anything but 0 is a defect of the gateway."""
+    """Breaches that an approval caused, as the worker counts them since its start. Anything but 0 is a defect of the
+    gateway.
+    """
     passive_breaches: builtins.int
-    """Breaches that prices, fills out of our hands or a tightening caused."""
+    """Breaches that prices, fills out of our hands or a tightening caused, as the worker counts them since its start."""
     fills: builtins.int
-    """Fills booked."""
+    """Execution reports recorded: fills, and what else the venue did."""
     def __init__(
         self,
         *,

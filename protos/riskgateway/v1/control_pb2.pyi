@@ -65,9 +65,9 @@ class _TradingStateOriginEnumTypeWrapper(google.protobuf.internal.enum_type_wrap
     TRADING_STATE_ORIGIN_STOP: _TradingStateOrigin.ValueType  # 1
     """A person or a program called StopAll."""
     TRADING_STATE_ORIGIN_LIMIT: _TradingStateOrigin.ValueType  # 2
-    """A limit with the action HALT latched it."""
+    """A limit with the action HALT, or a fill that no reservation covers, latched it."""
     TRADING_STATE_ORIGIN_INTEGRITY: _TradingStateOrigin.ValueType  # 3
-    """The gateway found its record of the world wrong: a log that went backwards, a fill of an unknown order."""
+    """The gateway found its record of the world wrong: the log went backwards. Lifted only once reconciled."""
     TRADING_STATE_ORIGIN_START: _TradingStateOrigin.ValueType  # 4
     """The gateway starts stopped, since it can know nothing of the world."""
 
@@ -79,9 +79,9 @@ TRADING_STATE_ORIGIN_UNSPECIFIED: TradingStateOrigin.ValueType  # 0
 TRADING_STATE_ORIGIN_STOP: TradingStateOrigin.ValueType  # 1
 """A person or a program called StopAll."""
 TRADING_STATE_ORIGIN_LIMIT: TradingStateOrigin.ValueType  # 2
-"""A limit with the action HALT latched it."""
+"""A limit with the action HALT, or a fill that no reservation covers, latched it."""
 TRADING_STATE_ORIGIN_INTEGRITY: TradingStateOrigin.ValueType  # 3
-"""The gateway found its record of the world wrong: a log that went backwards, a fill of an unknown order."""
+"""The gateway found its record of the world wrong: the log went backwards. Lifted only once reconciled."""
 TRADING_STATE_ORIGIN_START: TradingStateOrigin.ValueType  # 4
 """The gateway starts stopped, since it can know nothing of the world."""
 Global___TradingStateOrigin: typing_extensions.TypeAlias = TradingStateOrigin
@@ -144,7 +144,7 @@ class TradingStateCause(google.protobuf.message.Message):
 
     @property
     def set_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When, on the store's clock."""
+        """When, on the store's clock; absent for a latch: its record has the time."""
 
     def __init__(
         self,

@@ -92,7 +92,7 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     REASON_ORDER_TYPE_NOT_PERMITTED: _Reason.ValueType  # 11
     """The order type is not permitted here."""
     REASON_TIME_IN_FORCE_NOT_PERMITTED: _Reason.ValueType  # 12
-    """The time in force is not permitted here, or its expiry is past."""
+    """The time in force is not permitted here, or it is GTD without `valid_for`."""
     REASON_REDUCE_ONLY_ORDER: _Reason.ValueType  # 13
     """The order asks to reduce only, and reduces nothing."""
     REASON_REPLACED_ORDER_UNKNOWN: _Reason.ValueType  # 14
@@ -176,7 +176,7 @@ REASON_TICK_SIZE: Reason.ValueType  # 10
 REASON_ORDER_TYPE_NOT_PERMITTED: Reason.ValueType  # 11
 """The order type is not permitted here."""
 REASON_TIME_IN_FORCE_NOT_PERMITTED: Reason.ValueType  # 12
-"""The time in force is not permitted here, or its expiry is past."""
+"""The time in force is not permitted here, or it is GTD without `valid_for`."""
 REASON_REDUCE_ONLY_ORDER: Reason.ValueType  # 13
 """The order asks to reduce only, and reduces nothing."""
 REASON_REPLACED_ORDER_UNKNOWN: Reason.ValueType  # 14
@@ -293,7 +293,9 @@ class CheckResult(google.protobuf.message.Message):
     level.
     """
     unit: builtins.str
-    """Unit of the four values: "quantity", "orders", "seconds", "ratio", or a currency code for money."""
+    """Unit of the four values: "quantity", "orders", "seconds", "ratio" (of equity, or of a price), or a currency code for
+    money.
+    """
     utilization: builtins.float
     """after / limit as a ratio, 1 at the limit; absent: cannot be computed. Negative where the measure is."""
     action: Global___Action.ValueType
@@ -307,12 +309,12 @@ class CheckResult(google.protobuf.message.Message):
     true_reduction: builtins.bool
     """The order passes this limit because it is a true reduction, though the limit is breached or unevaluable."""
     message: builtins.str
-    """One sentence for a person; its wording is no part of the contract."""
+    """One sentence for a person, its wording no part of the contract; empty when the limit has nothing to say."""
     shadow: builtins.bool
     """The limit is in shadow mode: evaluated and counted, and without effect on the order."""
     quantity_max: builtins.float
-    """Largest quantity in units of the instrument that keeps within this limit, 0 or more; absent: not a matter of
-    quantity.
+    """Largest quantity in units of the instrument that keeps within this limit, 0 or more; absent: not computed, or not a
+    matter of quantity.
     """
     @property
     def input_age(self) -> google.protobuf.duration_pb2.Duration:

@@ -46,7 +46,7 @@ class _ExecutionKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     EXECUTION_KIND_NOT_SENT: _ExecutionKind.ValueType  # 7
     """The engine never sent the order and never will: the reservation is released, once."""
     EXECUTION_KIND_REPLACED: _ExecutionKind.ValueType  # 8
-    """The venue confirmed the replace: the replaced order ends, this one works."""
+    """The venue confirmed a replace. INVALID_ARGUMENT: report the replaced order CANCELLED and this one WORKING instead."""
 
 class ExecutionKind(_ExecutionKind, metaclass=_ExecutionKindEnumTypeWrapper):
     """What happened."""
@@ -68,7 +68,7 @@ EXECUTION_KIND_EXPIRED: ExecutionKind.ValueType  # 6
 EXECUTION_KIND_NOT_SENT: ExecutionKind.ValueType  # 7
 """The engine never sent the order and never will: the reservation is released, once."""
 EXECUTION_KIND_REPLACED: ExecutionKind.ValueType  # 8
-"""The venue confirmed the replace: the replaced order ends, this one works."""
+"""The venue confirmed a replace. INVALID_ARGUMENT: report the replaced order CANCELLED and this one WORKING instead."""
 Global___ExecutionKind: typing_extensions.TypeAlias = ExecutionKind
 
 @typing.final
@@ -104,12 +104,12 @@ class Execution(google.protobuf.message.Message):
     kind: Global___ExecutionKind.ValueType
     """What happened."""
     strategy: builtins.str
-    """Strategy of the order. Read for orders the gateway does not know: needed to book their fill."""
+    """Strategy of the order. Read for orders that are not open here: needed to book their fill."""
     symbol: builtins.str
-    """Symbol of the order. Read for orders the gateway does not know: needed to book their fill."""
+    """Symbol of the order. Read for orders that are not open here: needed to book their fill, and to be registered."""
     side: riskgateway.v1.order_pb2.Side.ValueType
-    """Side of the order. Read for orders the gateway does not know: needed to book their fill.
-    Unspecified elsewhere is accepted.
+    """Side of the order. Read for orders that are not open here: needed to book their fill. Unspecified elsewhere is
+    accepted.
     """
     last_quantity: builtins.float
     """Quantity of this fill in units of the instrument, more than 0; read for FILL only."""
@@ -120,18 +120,18 @@ class Execution(google.protobuf.message.Message):
     added.
     """
     leaves_quantity: builtins.float
-    """What the venue says is left, in units of the instrument, 0 or more; absent: not told."""
+    """What the venue says is left, in units of the instrument, 0 or more; absent: not told. Checked, and not stored."""
     fee: builtins.float
     """Fee of this fill in `fee_currency`; negative is a rebate."""
     fee_currency: builtins.str
-    """Currency of the fee, e.g. "USD"; empty: that of the instrument."""
+    """Currency of the fee, e.g. "USD"; empty: that of the instrument, or the base currency where it is not known."""
     venue_order_id: builtins.str
-    """The venue's id of the order; empty: none."""
+    """The venue's id of the order, 0 to 128 characters. Checked, and not stored."""
     text: builtins.str
-    """What the venue said, 0 to 1000 characters."""
+    """What the venue said, 0 to 1000 characters. Checked, and not stored."""
     @property
     def execution_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it happened at the venue; kept for the audit, never used to order reports."""
+        """When it happened at the venue. Checked, and not stored: reports are ordered by arrival."""
 
     def __init__(
         self,

@@ -105,8 +105,8 @@ class Limit(google.protobuf.message.Message):
     measure: builtins.str
     """Name of the measure, e.g. "order_quantity", "position", "leverage", "var_99". Unknown: INVALID_ARGUMENT."""
     scope: builtins.str
-    """Kind of thing it is applied to: "order", "symbol", "issuer", "sector", "strategy", "account" or "firm". One that
-    the measure has no meaning in: INVALID_ARGUMENT.
+    """Kind of thing it is applied to: "firm", "account", "strategy", "asset_class", "sector" or "symbol". One that the
+    measure has no meaning in: INVALID_ARGUMENT.
     """
     match: builtins.str
     """Name it applies to within the scope; empty or "*": each one by itself, unless a row names it."""
@@ -117,8 +117,8 @@ class Limit(google.protobuf.message.Message):
     warn: builtins.float
     """The warning level, in `unit`, at most `limit`: warned while value >= warn. Absent: none."""
     unit: builtins.str
-    """Unit of both: "quantity", "money" (the account's base currency), "equity" (a share of it, 0.2 is 20 %), "ratio",
-    "orders", "seconds". Empty: the measure's own.
+    """Unit of both: "quantity", "money" (the account's base currency), "equity" (a share of it, 0.2 is 20 %), "fraction"
+    (of a price), "orders" or "seconds". Empty: the measure's own.
     """
     action: riskgateway.v1.decision_pb2.Action.ValueType
     """What happens past the bound: WARN, REDUCE, REJECT or HALT."""
@@ -177,7 +177,7 @@ class LimitUse(google.protobuf.message.Message):
     STATUS_FIELD_NUMBER: builtins.int
     UNEVALUABLE_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
-    ACTION_FIELD_NUMBER: builtins.int
+    HARD_FIELD_NUMBER: builtins.int
     MODE_FIELD_NUMBER: builtins.int
     measure: builtins.str
     """Name of the measure."""
@@ -190,7 +190,7 @@ class LimitUse(google.protobuf.message.Message):
     limit: builtins.float
     """The bound in `unit`, tightenings applied; absent: none."""
     unit: builtins.str
-    """Unit: "quantity", "orders", "seconds", "ratio", or a currency code for money."""
+    """Unit: "quantity", "orders", "seconds", "ratio" (of equity), or a currency code for money."""
     utilization: builtins.float
     """value / limit as a ratio, 1 at the limit; absent: cannot be computed."""
     headroom: builtins.float
@@ -200,9 +200,9 @@ class LimitUse(google.protobuf.message.Message):
     unevaluable: builtins.bool
     """Same as status UNEVALUABLE."""
     message: builtins.str
-    """One sentence for a person; its wording is no part of the contract."""
-    action: riskgateway.v1.decision_pb2.Action.ValueType
-    """What happens past the bound."""
+    """Why it can't be evaluated, for people; else empty."""
+    hard: builtins.bool
+    """Past the bound more happens than a warning."""
     mode: Global___LimitMode.ValueType
     """Whether it acts."""
     def __init__(
@@ -219,11 +219,11 @@ class LimitUse(google.protobuf.message.Message):
         status: Global___LimitStatus.ValueType = ...,
         unevaluable: builtins.bool = ...,
         message: builtins.str = ...,
-        action: riskgateway.v1.decision_pb2.Action.ValueType = ...,
+        hard: builtins.bool = ...,
         mode: Global___LimitMode.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_headroom", b"_headroom", "_limit", b"_limit", "_utilization", b"_utilization", "_value", b"_value", "_warn", b"_warn", "headroom", b"headroom", "limit", b"limit", "utilization", b"utilization", "value", b"value", "warn", b"warn"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_headroom", b"_headroom", "_limit", b"_limit", "_utilization", b"_utilization", "_value", b"_value", "_warn", b"_warn", "action", b"action", "headroom", b"headroom", "limit", b"limit", "measure", b"measure", "message", b"message", "mode", b"mode", "scope", b"scope", "status", b"status", "unevaluable", b"unevaluable", "unit", b"unit", "utilization", b"utilization", "value", b"value", "warn", b"warn"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_headroom", b"_headroom", "_limit", b"_limit", "_utilization", b"_utilization", "_value", b"_value", "_warn", b"_warn", "hard", b"hard", "headroom", b"headroom", "limit", b"limit", "measure", b"measure", "message", b"message", "mode", b"mode", "scope", b"scope", "status", b"status", "unevaluable", b"unevaluable", "unit", b"unit", "utilization", b"utilization", "value", b"value", "warn", b"warn"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_headroom", b"_headroom"]) -> typing.Literal["headroom"] | None: ...
     @typing.overload

@@ -101,7 +101,7 @@ class _TimeInForceEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     TIME_IN_FORCE_FOK: _TimeInForce.ValueType  # 4
     """Fills wholly at once or not at all."""
     TIME_IN_FORCE_GTD: _TimeInForce.ValueType  # 5
-    """Until `expire_time`."""
+    """Until `valid_for` has passed since the decision; without it a REJECT."""
     TIME_IN_FORCE_AT_OPEN: _TimeInForce.ValueType  # 6
     """In the opening auction only."""
     TIME_IN_FORCE_AT_CLOSE: _TimeInForce.ValueType  # 7
@@ -121,7 +121,7 @@ TIME_IN_FORCE_IOC: TimeInForce.ValueType  # 3
 TIME_IN_FORCE_FOK: TimeInForce.ValueType  # 4
 """Fills wholly at once or not at all."""
 TIME_IN_FORCE_GTD: TimeInForce.ValueType  # 5
-"""Until `expire_time`."""
+"""Until `valid_for` has passed since the decision; without it a REJECT."""
 TIME_IN_FORCE_AT_OPEN: TimeInForce.ValueType  # 6
 """In the opening auction only."""
 TIME_IN_FORCE_AT_CLOSE: TimeInForce.ValueType  # 7
@@ -145,7 +145,7 @@ class _OpenOrderStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     OPEN_ORDER_STATE_CANCEL_REQUESTED: _OpenOrderState.ValueType  # 4
     """A cancel was asked for and not confirmed; it may still fill."""
     OPEN_ORDER_STATE_SUSPECT: _OpenOrderState.ValueType  # 5
-    """Its approval expired and nothing was ever reported: still counted, and alerted."""
+    """Its approval expired and nothing was ever reported: still counted."""
 
 class OpenOrderState(_OpenOrderState, metaclass=_OpenOrderStateEnumTypeWrapper):
     """Where an open order stands. Every one of these states holds its reservation."""
@@ -161,7 +161,7 @@ OPEN_ORDER_STATE_PARTIAL: OpenOrderState.ValueType  # 3
 OPEN_ORDER_STATE_CANCEL_REQUESTED: OpenOrderState.ValueType  # 4
 """A cancel was asked for and not confirmed; it may still fill."""
 OPEN_ORDER_STATE_SUSPECT: OpenOrderState.ValueType  # 5
-"""Its approval expired and nothing was ever reported: still counted, and alerted."""
+"""Its approval expired and nothing was ever reported: still counted."""
 Global___OpenOrderState: typing_extensions.TypeAlias = OpenOrderState
 
 @typing.final
@@ -188,7 +188,6 @@ class Order(google.protobuf.message.Message):
     DESK_ID_FIELD_NUMBER: builtins.int
     CLIENT_ID_FIELD_NUMBER: builtins.int
     VENUE_FIELD_NUMBER: builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account that trades: 1 to 64 characters. An account without a log is NOT_FOUND."""
     strategy: builtins.str
@@ -223,8 +222,7 @@ class Order(google.protobuf.message.Message):
     """
     replaces_client_order_id: builtins.str
     """Client order id of the open order in the same account, strategy, symbol and side that this one replaces; empty:
-    none. Until the replace is confirmed the larger of old leaves and new total less filled stays reserved where the
-    venue replaces atomically, else their sum. Not open: REJECT with REASON_REPLACED_ORDER_UNKNOWN.
+    none; never its own. Both are reserved, one beside the other, until the old one is reported to have ended.
     """
     algo_id: builtins.str
     """Algorithm that decided, for rules and the audit; 0 to 64 characters."""
@@ -238,15 +236,9 @@ class Order(google.protobuf.message.Message):
     """Venue it is meant for; 0 to 64 characters, empty: any."""
     @property
     def valid_for(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the approval may be acted on, from the decision, more than 0. Absent: it never expires, unless the server
-        has a default; `valid_until` in the answer tells. Past it an approval never reported becomes suspect: still
-        reserved, and alerted.
-        """
-
-    @property
-    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When a GTD order ends at the venue; required for GTD and after the decision, INVALID_ARGUMENT with another
-        time in force.
+        """How long the approval may be acted on, from the decision, more than 0, at most 366 days. Absent: it never expires,
+        unless the server has a default; `valid_until` in the answer tells. Past it an approval never reported becomes
+        suspect: still reserved.
         """
 
     def __init__(
@@ -270,10 +262,9 @@ class Order(google.protobuf.message.Message):
         desk_id: builtins.str = ...,
         client_id: builtins.str = ...,
         venue: builtins.str = ...,
-        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_limit_price", b"_limit_price", "_stop_price", b"_stop_price", "expire_time", b"expire_time", "limit_price", b"limit_price", "stop_price", b"stop_price", "valid_for", b"valid_for"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_limit_price", b"_limit_price", "_stop_price", b"_stop_price", "account", b"account", "algo_id", b"algo_id", "client_id", b"client_id", "client_order_id", b"client_order_id", "desk_id", b"desk_id", "expire_time", b"expire_time", "limit_price", b"limit_price", "order_type", b"order_type", "quantity", b"quantity", "reduce_only", b"reduce_only", "replaces_client_order_id", b"replaces_client_order_id", "side", b"side", "stop_price", b"stop_price", "strategy", b"strategy", "symbol", b"symbol", "time_in_force", b"time_in_force", "trader_id", b"trader_id", "valid_for", b"valid_for", "venue", b"venue"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_limit_price", b"_limit_price", "_stop_price", b"_stop_price", "limit_price", b"limit_price", "stop_price", b"stop_price", "valid_for", b"valid_for"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_limit_price", b"_limit_price", "_stop_price", b"_stop_price", "account", b"account", "algo_id", b"algo_id", "client_id", b"client_id", "client_order_id", b"client_order_id", "desk_id", b"desk_id", "limit_price", b"limit_price", "order_type", b"order_type", "quantity", b"quantity", "reduce_only", b"reduce_only", "replaces_client_order_id", b"replaces_client_order_id", "side", b"side", "stop_price", b"stop_price", "strategy", b"strategy", "symbol", b"symbol", "time_in_force", b"time_in_force", "trader_id", b"trader_id", "valid_for", b"valid_for", "venue", b"venue"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_limit_price", b"_limit_price"]) -> typing.Literal["limit_price"] | None: ...
     @typing.overload
@@ -300,8 +291,6 @@ class OpenOrder(google.protobuf.message.Message):
     STOP_EPOCH_FIELD_NUMBER: builtins.int
     APPROVE_TIME_FIELD_NUMBER: builtins.int
     VALID_UNTIL_FIELD_NUMBER: builtins.int
-    VENUE_ORDER_ID_FIELD_NUMBER: builtins.int
-    REPLACES_CLIENT_ORDER_ID_FIELD_NUMBER: builtins.int
     ORDER_TYPE_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account that holds it."""
@@ -312,25 +301,21 @@ class OpenOrder(google.protobuf.message.Message):
     symbol: builtins.str
     """Symbol of the instrument."""
     side: Global___Side.ValueType
-    """Buy, sell, or sell marked short."""
+    """Buy or sell; a sell marked short shows as a sell."""
     quantity: builtins.float
     """Approved quantity in units of the instrument, more than 0."""
     leaves_quantity: builtins.float
-    """What is still reserved, in units of the instrument, 0 to `quantity`, or more where a replace is pending."""
+    """What is still reserved, in units of the instrument, more than 0, at most `quantity`."""
     limit_price: builtins.float
     """Limit price per unit in the instrument's currency; absent for market and stop orders."""
     state: Global___OpenOrderState.ValueType
     """Where it stands."""
     sequence: builtins.int
-    """Position of its approval in the account's log, 1 or more; 0 for an order first heard of by a report."""
+    """Position of its approval in the account's log, 1 or more."""
     stop_epoch: builtins.int
     """Control epoch it was approved under; a stop of a higher epoch covers it."""
-    venue_order_id: builtins.str
-    """The venue's id as last reported; empty: none reported."""
-    replaces_client_order_id: builtins.str
-    """Client order id that this one replaces while unconfirmed; empty: none."""
     order_type: Global___OrderType.ValueType
-    """How it is priced; unspecified for an order first heard of by a report."""
+    """How it is priced."""
     @property
     def approve_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was approved, on the store's clock."""
@@ -355,12 +340,10 @@ class OpenOrder(google.protobuf.message.Message):
         stop_epoch: builtins.int = ...,
         approve_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         valid_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        venue_order_id: builtins.str = ...,
-        replaces_client_order_id: builtins.str = ...,
         order_type: Global___OrderType.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_limit_price", b"_limit_price", "approve_time", b"approve_time", "limit_price", b"limit_price", "valid_until", b"valid_until"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_limit_price", b"_limit_price", "account", b"account", "approve_time", b"approve_time", "client_order_id", b"client_order_id", "leaves_quantity", b"leaves_quantity", "limit_price", b"limit_price", "order_type", b"order_type", "quantity", b"quantity", "replaces_client_order_id", b"replaces_client_order_id", "sequence", b"sequence", "side", b"side", "state", b"state", "stop_epoch", b"stop_epoch", "strategy", b"strategy", "symbol", b"symbol", "valid_until", b"valid_until", "venue_order_id", b"venue_order_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_limit_price", b"_limit_price", "account", b"account", "approve_time", b"approve_time", "client_order_id", b"client_order_id", "leaves_quantity", b"leaves_quantity", "limit_price", b"limit_price", "order_type", b"order_type", "quantity", b"quantity", "sequence", b"sequence", "side", b"side", "state", b"state", "stop_epoch", b"stop_epoch", "strategy", b"strategy", "symbol", b"symbol", "valid_until", b"valid_until"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_limit_price", b"_limit_price"]) -> typing.Literal["limit_price"] | None: ...
 
 Global___OpenOrder: typing_extensions.TypeAlias = OpenOrder

@@ -4,7 +4,7 @@ isort:skip_file
 RiskAdmin: limits, instruments, marks, events and the facts of an account that are not executions.
 
 The service first, then requests and responses in the order of its methods. Errors are those named in
-risk_gateway.proto; every change is recorded with who made it.
+risk_gateway.proto.
 """
 
 import builtins
@@ -236,7 +236,9 @@ class ReconcilePositionsRequest(google.protobuf.message.Message):
     account: builtins.str
     """Account, required."""
     has_open_orders: builtins.bool
-    """The open orders are told: an approval that is not listed, and expired before `snapshot_time`, is released."""
+    """The open orders are told. One approved before `snapshot_time` that is not listed is released, if the venue had
+    acknowledged it or its approval had expired by then.
+    """
     reason: builtins.str
     """Why, 0 to 1000 characters."""
     @property
@@ -253,7 +255,7 @@ class ReconcilePositionsRequest(google.protobuf.message.Message):
 
     @property
     def snapshot_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When the broker took the snapshot; required."""
+        """When the broker took the snapshot; required, and not more than a second ahead of the store's clock."""
 
     def __init__(
         self,
@@ -287,11 +289,11 @@ class ReportedOrder(google.protobuf.message.Message):
     leaves_quantity: builtins.float
     """What is left of it in units of the instrument, 0 or more."""
     strategy: builtins.str
-    """Strategy, needed for an order that the gateway does not know."""
+    """Its strategy; read for an order that the gateway does not know, to name it in the difference."""
     symbol: builtins.str
-    """Symbol, needed for an order that the gateway does not know."""
+    """Its symbol; read likewise."""
     side: riskgateway.v1.order_pb2.Side.ValueType
-    """Side, needed for an order that the gateway does not know."""
+    """Its side; checked, and not read."""
     def __init__(
         self,
         *,
@@ -328,7 +330,9 @@ class Difference(google.protobuf.message.Message):
     recorded: builtins.float
     """What the gateway had: units of the instrument, or amount of the currency."""
     reported: builtins.float
-    """What the broker says, in the same unit; from now on also what the gateway has."""
+    """What the broker says, in the same unit; from now on also what the gateway has. Not so for open orders that the
+    gateway does not know or counts with less: they stay as they are here, cancel them at the venue.
+    """
     def __init__(
         self,
         *,
@@ -419,7 +423,7 @@ class PublishMarksResponse(google.protobuf.message.Message):
     REFUSED_FIELD_NUMBER: builtins.int
     REFUSED_COUNT_FIELD_NUMBER: builtins.int
     accepted: builtins.int
-    """Marks taken."""
+    """Marks taken; one that is older than the mark held is among them and changes nothing."""
     refused_count: builtins.int
     """How many were not, all counted."""
     @property
@@ -631,7 +635,7 @@ class ReportAccountEventRequest(google.protobuf.message.Message):
     """Its id, 1 to 128 characters, unique in the account: the key of idempotency."""
     @property
     def event_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it happened; kept for the audit. Absent: now."""
+        """When it happened. Checked, and not stored: the record bears the store's time."""
 
     @property
     def account_opened(self) -> Global___AccountOpened:
@@ -728,7 +732,7 @@ class CashFlow(google.protobuf.message.Message):
     amount: builtins.float
     """Amount in it, not 0; negative is a withdrawal."""
     text: builtins.str
-    """Why, 0 to 1000 characters."""
+    """Why, 0 to 1000 characters. Checked, and not stored."""
     def __init__(
         self,
         *,
@@ -757,7 +761,7 @@ class Fee(google.protobuf.message.Message):
     strategy: builtins.str
     """Strategy it is booked to; empty is the strategy without a name."""
     text: builtins.str
-    """What for, 0 to 1000 characters."""
+    """What for, 0 to 1000 characters. Checked, and not stored."""
     def __init__(
         self,
         *,

@@ -4,7 +4,7 @@ isort:skip_file
 RiskAdmin: limits, instruments, marks, events and the facts of an account that are not executions.
 
 The service first, then requests and responses in the order of its methods. Errors are those named in
-risk_gateway.proto; every change is recorded with who made it.
+risk_gateway.proto.
 """
 
 import abc

@@ -41,31 +41,23 @@ class _ExecutionFlagEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     EXECUTION_FLAG_UNSPECIFIED: _ExecutionFlag.ValueType  # 0
     """Never sent by a server."""
     EXECUTION_FLAG_ORDER_UNKNOWN: _ExecutionFlag.ValueType  # 1
-    """The order is not known. A fill of it is booked, and by default latches REDUCE_ONLY."""
+    """The order is not known."""
     EXECUTION_FLAG_OVERFILL: _ExecutionFlag.ValueType  # 2
     """More was filled than was approved."""
     EXECUTION_FLAG_LATE: _ExecutionFlag.ValueType  # 3
-    """The order had already ended, or its approval had expired unreported."""
-    EXECUTION_FLAG_OUT_OF_ORDER: _ExecutionFlag.ValueType  # 4
-    """It says less than what was already known, or contradicts it."""
-    EXECUTION_FLAG_INSTRUMENT_UNKNOWN: _ExecutionFlag.ValueType  # 5
-    """The symbol of a fill is not registered: recorded, cannot be booked, and latches HALTED until reconciled."""
+    """The order had already ended."""
 
 class ExecutionFlag(_ExecutionFlag, metaclass=_ExecutionFlagEnumTypeWrapper):
-    """Something odd about a report. Such reports are recorded and alerted all the same."""
+    """Something odd about a report. Such reports are recorded all the same; a fill with a flag latches REDUCE_ONLY."""
 
 EXECUTION_FLAG_UNSPECIFIED: ExecutionFlag.ValueType  # 0
 """Never sent by a server."""
 EXECUTION_FLAG_ORDER_UNKNOWN: ExecutionFlag.ValueType  # 1
-"""The order is not known. A fill of it is booked, and by default latches REDUCE_ONLY."""
+"""The order is not known."""
 EXECUTION_FLAG_OVERFILL: ExecutionFlag.ValueType  # 2
 """More was filled than was approved."""
 EXECUTION_FLAG_LATE: ExecutionFlag.ValueType  # 3
-"""The order had already ended, or its approval had expired unreported."""
-EXECUTION_FLAG_OUT_OF_ORDER: ExecutionFlag.ValueType  # 4
-"""It says less than what was already known, or contradicts it."""
-EXECUTION_FLAG_INSTRUMENT_UNKNOWN: ExecutionFlag.ValueType  # 5
-"""The symbol of a fill is not registered: recorded, cannot be booked, and latches HALTED until reconciled."""
+"""The order had already ended."""
 Global___ExecutionFlag: typing_extensions.TypeAlias = ExecutionFlag
 
 class _Severity:
@@ -229,7 +221,7 @@ class CheckOrderResponse(google.protobuf.message.Message):
     message: builtins.str
     """One sentence for a person; its wording is no part of the contract."""
     account_version: builtins.int
-    """Position of the last record of the account's log that was folded in when this was decided, 0 or more."""
+    """Position of the last record of the account's log that was folded in when this was decided; 0 for a dry run."""
     stop_epoch: builtins.int
     """Control epoch it was decided under. Drop an approval whose epoch is lower than the newest seen."""
     replayed: builtins.bool
@@ -247,9 +239,9 @@ class CheckOrderResponse(google.protobuf.message.Message):
     risk_model: builtins.str
     """Hash of the risk model decided by; empty: none."""
     session_date: builtins.str
-    """The session decided in, YYYY-MM-DD; empty: none."""
+    """The session open at the answer, YYYY-MM-DD; empty: none."""
     true_reduction: builtins.bool
-    """The order was a true reduction of the position in its strategy."""
+    """At least one limit lets the order pass because it is a true reduction in the limit's scope."""
     @property
     def checks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.decision_pb2.CheckResult]:
         """The armed checks, as far as asked for, in the order of the limit set."""
@@ -574,9 +566,11 @@ class StopAllRequest(google.protobuf.message.Message):
     mode: riskgateway.v1.control_pb2.TradingState.ValueType
     """What to restrict trading to; unspecified: HALTED; ACTIVE is INVALID_ARGUMENT (that is what Resume is for)."""
     reason: builtins.str
-    """Why, 0 to 1000 characters. Never required."""
+    """Why. Never required, and never refused: it is cut to 1,000 characters and what can't be printed becomes a space."""
     flatten: builtins.bool
-    """Also make orders that bring the positions in scope to zero."""
+    """Also make orders that bring the positions in scope to zero. Where the server can't, `warnings` says so and the stop
+    stands.
+    """
     def __init__(
         self,
         *,
@@ -689,7 +683,6 @@ class ResumeRequest(google.protobuf.message.Message):
     STRATEGY_FIELD_NUMBER: builtins.int
     SYMBOL_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
-    RESET_DRAWDOWN_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account; empty: all accounts."""
     strategy: builtins.str
@@ -698,8 +691,6 @@ class ResumeRequest(google.protobuf.message.Message):
     """Symbol; empty: all symbols."""
     reason: builtins.str
     """Why, 1 to 1000 characters; required."""
-    reset_drawdown: builtins.bool
-    """Measure drawdown from the present unit value on; the high-water mark itself is kept."""
     def __init__(
         self,
         *,
@@ -707,9 +698,8 @@ class ResumeRequest(google.protobuf.message.Message):
         strategy: builtins.str = ...,
         symbol: builtins.str = ...,
         reason: builtins.str = ...,
-        reset_drawdown: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "reason", b"reason", "reset_drawdown", b"reset_drawdown", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "reason", b"reason", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
 
 Global___ResumeRequest: typing_extensions.TypeAlias = ResumeRequest
 
@@ -806,7 +796,9 @@ class RiskStateUpdate(google.protobuf.message.Message):
 
     @property
     def trading_state_change(self) -> riskgateway.v1.control_pb2.TradingStateChange:
-        """A trading state changed. Never conflated away."""
+        """A trading state changed. Sent also when the states around it are conflated; a stop that was lifted before it could
+        be sent shows as its resume.
+        """
 
     @property
     def alert(self) -> Global___Alert:

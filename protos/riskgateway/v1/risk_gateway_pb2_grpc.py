@@ -127,7 +127,9 @@ class RiskGatewayServicer(object):
 
     def ReportExecution(self, request, context):
         """Reports what the venue did. Idempotent by (account, execution_id); recorded also when trading is stopped.
-        INVALID_ARGUMENT: malformed, nothing is recorded; NOT_FOUND: no such account.
+        A replaced order is reported CANCELLED, the one that replaces it WORKING. INVALID_ARGUMENT: malformed, nothing is
+        recorded, or a fill that can't be booked (symbol not registered, side not given): then nothing of its account is,
+        and the reports of other accounts may be, so that repeating the call is right. NOT_FOUND: no such account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,7 +161,7 @@ class RiskGatewayServicer(object):
 
     def StreamRiskState(self, request, context):
         """A snapshot of each account first, then changes; a slow reader gets the latest state and not each one, a dead one is
-        dropped with RESOURCE_EXHAUSTED. Never ends by itself while the server runs.
+        dropped with RESOURCE_EXHAUSTED. Ends by itself only when the server drains, with UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -306,7 +306,9 @@ class RiskGatewayStub(typing.Generic[_RiskGatewayCheckOrderType, _RiskGatewayChe
 
     ReportExecution: _RiskGatewayReportExecutionType
     """Reports what the venue did. Idempotent by (account, execution_id); recorded also when trading is stopped.
-    INVALID_ARGUMENT: malformed, nothing is recorded; NOT_FOUND: no such account.
+    A replaced order is reported CANCELLED, the one that replaces it WORKING. INVALID_ARGUMENT: malformed, nothing is
+    recorded, or a fill that can't be booked (symbol not registered, side not given): then nothing of its account is,
+    and the reports of other accounts may be, so that repeating the call is right. NOT_FOUND: no such account.
     """
 
     StopAll: _RiskGatewayStopAllType
@@ -325,7 +327,7 @@ class RiskGatewayStub(typing.Generic[_RiskGatewayCheckOrderType, _RiskGatewayChe
 
     StreamRiskState: _RiskGatewayStreamRiskStateType
     """A snapshot of each account first, then changes; a slow reader gets the latest state and not each one, a dead one is
-    dropped with RESOURCE_EXHAUSTED. Never ends by itself while the server runs.
+    dropped with RESOURCE_EXHAUSTED. Ends by itself only when the server drains, with UNAVAILABLE.
     """
 
     StreamInstructions: _RiskGatewayStreamInstructionsType
@@ -427,7 +429,9 @@ class RiskGatewayServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[riskgateway.v1.risk_gateway_pb2.ReportExecutionResponse, collections.abc.Awaitable[riskgateway.v1.risk_gateway_pb2.ReportExecutionResponse]]:
         """Reports what the venue did. Idempotent by (account, execution_id); recorded also when trading is stopped.
-        INVALID_ARGUMENT: malformed, nothing is recorded; NOT_FOUND: no such account.
+        A replaced order is reported CANCELLED, the one that replaces it WORKING. INVALID_ARGUMENT: malformed, nothing is
+        recorded, or a fill that can't be booked (symbol not registered, side not given): then nothing of its account is,
+        and the reports of other accounts may be, so that repeating the call is right. NOT_FOUND: no such account.
         """
 
     @abc.abstractmethod
@@ -466,7 +470,7 @@ class RiskGatewayServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[riskgateway.v1.risk_gateway_pb2.RiskStateUpdate], collections.abc.AsyncIterator[riskgateway.v1.risk_gateway_pb2.RiskStateUpdate]]:
         """A snapshot of each account first, then changes; a slow reader gets the latest state and not each one, a dead one is
-        dropped with RESOURCE_EXHAUSTED. Never ends by itself while the server runs.
+        dropped with RESOURCE_EXHAUSTED. Ends by itself only when the server drains, with UNAVAILABLE.
         """
 
     @abc.abstractmethod

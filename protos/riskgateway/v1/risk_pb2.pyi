@@ -320,6 +320,8 @@ class RiskReport(google.protobuf.message.Message):
     """Hash of the risk model."""
     model_session_date: builtins.str
     """Session that the model was built for, YYYY-MM-DD."""
+    unaffected_positions: builtins.int
+    """Symbols with something at stake that no factor of any scenario reaches."""
     base_currency: builtins.str
     """Currency of all money here."""
     equity: builtins.float
@@ -335,10 +337,6 @@ class RiskReport(google.protobuf.message.Message):
     @property
     def stress_losses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StressLoss]:
         """The loss in every scenario, in the model's order."""
-
-    @property
-    def unaffected_positions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Positions that no factor reaches and that were counted as unaffected, as strategy/symbol."""
 
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -361,7 +359,7 @@ class RiskReport(google.protobuf.message.Message):
         quantile_method: Global___QuantileMethod.ValueType = ...,
         risk_model: builtins.str = ...,
         model_session_date: builtins.str = ...,
-        unaffected_positions: collections.abc.Iterable[builtins.str] | None = ...,
+        unaffected_positions: builtins.int = ...,
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
         base_currency: builtins.str = ...,
         equity: builtins.float | None = ...,

@@ -1,0 +1,386 @@
+"""Engine values to answers: decisions, orders, limits, stops, differences. A value that can't be known is left absent,
+never sent as zero.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from engine.account import MEMORY_HORIZON_US, AccountState, OpenOrder
+from engine.control import Resumed, Scope, Stop, TradingState
+from engine.decide import describe
+from engine.limits import Limit, LimitAction, LimitSet, ScopeKind, Unit
+from engine.measures import MEASURES
+from engine.order import Action, Reason
+from engine.records import Check, Decided, Executed, Latch
+from gateway.committer import Answer
+from gateway.rpc.approval import Approval, Approvals
+from gateway.rpc.convert.requests import Reconciliation
+from riskgateway.v1 import (
+    control_pb2,
+    decision_pb2,
+    limit_pb2,
+    order_pb2,
+    risk_admin_pb2,
+    risk_gateway_pb2,
+)
+
+_ACTIONS = {
+    Action.ALLOW: decision_pb2.ACTION_ALLOW,
+    Action.WARN: decision_pb2.ACTION_WARN,
+    Action.REDUCE: decision_pb2.ACTION_REDUCE,
+    Action.REJECT: decision_pb2.ACTION_REJECT,
+    Action.HALT: decision_pb2.ACTION_HALT,
+}
+_REASONS = {reason: decision_pb2.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
+_STATES = {
+    TradingState.ACTIVE: control_pb2.TRADING_STATE_ACTIVE,
+    TradingState.REDUCE_ONLY: control_pb2.TRADING_STATE_REDUCE_ONLY,
+    TradingState.CANCEL_ONLY: control_pb2.TRADING_STATE_CANCEL_ONLY,
+    TradingState.HALTED: control_pb2.TRADING_STATE_HALTED,
+}
+_LIMIT_ACTIONS = {
+    LimitAction.WARN: decision_pb2.ACTION_WARN,
+    LimitAction.REDUCE: decision_pb2.ACTION_REDUCE,
+    LimitAction.REJECT: decision_pb2.ACTION_REJECT,
+    LimitAction.HALT: decision_pb2.ACTION_HALT,
+}
+_FLAGS = {
+    "unknown_order": risk_gateway_pb2.EXECUTION_FLAG_ORDER_UNKNOWN,
+    "overfill": risk_gateway_pb2.EXECUTION_FLAG_OVERFILL,
+    "late": risk_gateway_pb2.EXECUTION_FLAG_LATE,
+}
+_FLAG_WORDS = {
+    "unknown_order": "no order of this id was ever decided here",
+    "overfill": "more was filled than is reserved for the order",
+    "late": "the order had already ended",
+}
+_UNITS = {
+    Unit.EQUITY: "ratio",
+    Unit.FRACTION: "ratio",
+    Unit.QUANTITY: "quantity",
+    Unit.SECONDS: "seconds",
+    Unit.ORDERS: "orders",
+}
+
+
+# --- small ones ------------------------------------------------------------------------------------------------------
+
+
+def timestamp(micros: int) -> Timestamp:
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)
+
+
+def duration(micros: int) -> Duration:
+    return Duration(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)
+
+
+def known(value: float | None) -> float | None:
+    """The value, or None where it is none or not finite."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def unit_name(unit: str, base_currency: str) -> str:
+    """The contract's name of an engine unit; money is named by its currency."""
+    return _UNITS.get(Unit(unit), base_currency)
+
+
+def trading_state(state: TradingState) -> "control_pb2.TradingState.ValueType":
+    return _STATES[state]
+
+
+def scope(value: Scope) -> control_pb2.Scope:
+    return control_pb2.Scope(account=value.account, strategy=value.strategy, symbol=value.symbol)
+
+
+# --- decisions -------------------------------------------------------------------------------------------------------
+
+
+def check_response(
+    answer: Answer,
+    state: AccountState,
+    checks: "decision_pb2.Checks.ValueType",
+    approvals: Approvals,
+    dry_run: bool,
+) -> risk_gateway_pb2.CheckOrderResponse:
+    """The answer to one order. `state`: its account's, for what never changes of it and for the session."""
+    decided = answer.decided
+    allowed = decided.action.allows
+    response = risk_gateway_pb2.CheckOrderResponse(
+        client_order_id=decided.order.client_order_id,
+        action=_ACTIONS[decided.action],
+        allowed=allowed,
+        allowed_quantity=_quantity(decided, state),
+        reason=_REASONS[decided.reason],
+        message=decided.message,
+        checks=[
+            check_result(check, state.base_currency)
+            for check in decided.checks
+            if checks != decision_pb2.CHECKS_BINDING or check.action is not Action.ALLOW
+        ],
+        account_version=max(0, answer.seq - 1),
+        stop_epoch=decided.epoch,
+        replayed=answer.replayed,
+        decide_time=timestamp(decided.time_us),
+        sequence=answer.seq,
+        limit_set=decided.limit_set,
+        instrument_set=decided.instrument_set,
+        risk_model=decided.risk_model,
+        session_date=state.session.date if state.session is not None else "",
+        idempotency_horizon=duration(MEMORY_HORIZON_US),
+        true_reduction=any(check.reduction for check in decided.checks),
+    )
+    if answer.prior is not None:
+        prior = decision_pb2.PriorDecision(approved=answer.prior.action.allows, sequence=answer.prior.seq)
+        response.prior.CopyFrom(prior)
+    if allowed and decided.expires_us is not None:
+        response.valid_until.CopyFrom(timestamp(decided.expires_us))
+    if allowed and not dry_run:
+        response.approval = approvals.sign(
+            Approval(decided.digest, decided.allowed_lots, decided.epoch, decided.expires_us)
+        )
+    return response
+
+
+def allowed_in_full(decided: Decided) -> bool:
+    return decided.action in (Action.ALLOW, Action.WARN)
+
+
+def _quantity(decided: Decided, state: AccountState) -> float:
+    """What is reserved, in units. The asked quantity as it was given, so that no digit of it changes on the way."""
+    if not decided.allowed_lots:
+        return 0.0
+    if allowed_in_full(decided):
+        return decided.order.quantity
+    listed = state.listed.get(decided.order.symbol)
+    lot_size = listed.lot_size if listed is not None else decided.order.quantity / decided.lots
+    return decided.allowed_lots * lot_size
+
+
+def check_result(check: Check, base_currency: str) -> decision_pb2.CheckResult:
+    after = known(check.after)
+    speaks = check.action is not Action.ALLOW or check.reduction
+    return decision_pb2.CheckResult(
+        measure=check.measure,
+        scope=check.scope,
+        before=known(check.before),
+        after=after,
+        warn=check.warn,
+        limit=check.limit,
+        unit=unit_name(check.unit, base_currency),
+        utilization=None if after is None or check.limit == 0 else after / check.limit,
+        action=_ACTIONS[check.action],
+        reason=_REASONS[check.reason],
+        input_age=duration(check.input_age_us) if check.input_age_us > 0 else None,
+        upper_bound=check.upper_bound,
+        unevaluable=after is None,
+        true_reduction=check.reduction,
+        message=describe(check) if speaks else "",
+    )
+
+
+# --- orders and executions -------------------------------------------------------------------------------------------
+
+
+def open_order(state: AccountState, order: OpenOrder, now_us: int) -> order_pb2.OpenOrder:
+    lot_size = state.listed[order.symbol].lot_size
+    message = order_pb2.OpenOrder(
+        account=state.account,
+        strategy=order.strategy,
+        client_order_id=order.client_order_id,
+        symbol=order.symbol,
+        side=order_pb2.SIDE_BUY if order.sign > 0 else order_pb2.SIDE_SELL,
+        quantity=order.held * lot_size,
+        leaves_quantity=order.leaves * lot_size,
+        limit_price=order.limit_price,
+        state=_order_state(order, now_us),
+        sequence=order.seq,
+        stop_epoch=order.epoch,
+        approve_time=timestamp(order.time_us),
+        order_type=order_pb2.OrderType.Value(f"ORDER_TYPE_{order.order_type.name}"),
+    )
+    if order.expires_us is not None:
+        message.valid_until.CopyFrom(timestamp(order.expires_us))
+    return message
+
+
+def _order_state(order: OpenOrder, now_us: int) -> "order_pb2.OpenOrderState.ValueType":
+    if order.cancel_requested:
+        return order_pb2.OPEN_ORDER_STATE_CANCEL_REQUESTED
+    if order.filled:
+        return order_pb2.OPEN_ORDER_STATE_PARTIAL
+    if order.working:
+        return order_pb2.OPEN_ORDER_STATE_WORKING
+    suspect = order.suspect(now_us)
+    return order_pb2.OPEN_ORDER_STATE_SUSPECT if suspect else order_pb2.OPEN_ORDER_STATE_APPROVED
+
+
+def execution_result(
+    account: str, execution_id: str, seq: int, record: Executed | None
+) -> risk_gateway_pb2.ExecutionResult:
+    """`record`: what was appended for the report; None for a duplicate."""
+    flags = record.flags if record is not None else ()
+    return risk_gateway_pb2.ExecutionResult(
+        execution_id=execution_id,
+        account=account,
+        sequence=seq,
+        duplicate=record is None,
+        flags=[_FLAGS[flag] for flag in flags],
+        message="; ".join(_FLAG_WORDS[flag] for flag in flags),
+    )
+
+
+# --- trading states --------------------------------------------------------------------------------------------------
+
+
+def stop_cause(stop: Stop) -> control_pb2.TradingStateCause:
+    return control_pb2.TradingStateCause(
+        scope=scope(stop.scope),
+        state=_STATES[stop.state],
+        origin=control_pb2.TRADING_STATE_ORIGIN_STOP,
+        reason=stop.reason,
+        actor=stop.actor,
+        stop_epoch=stop.epoch,
+        set_time=timestamp(stop.time_us),
+    )
+
+
+def latch_cause(latch: Latch, seq: int) -> control_pb2.TradingStateCause:
+    integrity = latch.needs_reconciliation
+    return control_pb2.TradingStateCause(
+        scope=scope(latch.scope),
+        state=_STATES[latch.state],
+        origin=control_pb2.TRADING_STATE_ORIGIN_INTEGRITY if integrity else control_pb2.TRADING_STATE_ORIGIN_LIMIT,
+        reason=latch.cause,
+        actor="gateway",
+        stop_epoch=latch.epoch,
+        sequence=seq,
+    )
+
+
+def state_change(
+    account: str, change: Stop | Resumed, previous: TradingState, now: TradingState
+) -> control_pb2.TradingStateChange:
+    return control_pb2.TradingStateChange(
+        account=account,
+        scope=scope(change.scope),
+        previous_state=_STATES[previous],
+        trading_state=_STATES[now],
+        stop_epoch=change.epoch,
+        reason=change.reason,
+        actor=change.actor,
+        change_time=timestamp(change.time_us),
+    )
+
+
+def latch_change(
+    account: str, latch: Latch, previous: TradingState, epoch: int, time_us: int
+) -> control_pb2.TradingStateChange:
+    return control_pb2.TradingStateChange(
+        account=account,
+        scope=scope(latch.scope),
+        previous_state=_STATES[previous],
+        trading_state=_STATES[latch.state],
+        stop_epoch=epoch,
+        reason=latch.cause,
+        actor="gateway",
+        change_time=timestamp(time_us),
+    )
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def limit(row: Limit) -> limit_pb2.Limit:
+    unit = row.unit or MEASURES[row.measure].units[0]
+    return limit_pb2.Limit(
+        measure=row.measure,
+        scope=row.scope.value,
+        match=row.match,
+        account=row.account,
+        limit=row.limit,
+        warn=row.warn,
+        unit="seconds" if unit is Unit.SECONDS else unit.value,
+        action=_LIMIT_ACTIONS[row.action],
+        window=duration(int(row.window_s * 1_000_000)) if unit is Unit.ORDERS else None,
+        halt_state=_STATES[row.halt_state.trading_state]
+        if row.action is LimitAction.HALT
+        else control_pb2.TRADING_STATE_UNSPECIFIED,
+        mode=limit_pb2.LIMIT_MODE_ENFORCED,
+        open_orders_excluded=not row.open_orders,
+    )
+
+
+def limits_response(limits: LimitSet, account: str, epoch: int) -> risk_admin_pb2.GetLimitsResponse:
+    """The rows that hold for `account`, or all; with the shares in the limits of the firm."""
+    rows = limits.rows_for(account) if account else limits.armed_rows
+    allocations = [
+        limit_pb2.Allocation(measure=row.measure, account=name, share=share)
+        for row in rows
+        if row.scope is ScopeKind.FIRM
+        for name, share in sorted(row.allocation.items())
+        if account in ("", name)
+    ]
+    return risk_admin_pb2.GetLimitsResponse(
+        limit_set=limits.hash, limits=[limit(row) for row in rows], stop_epoch=epoch, allocations=allocations
+    )
+
+
+# --- reconciliation --------------------------------------------------------------------------------------------------
+
+
+def differences(
+    state: AccountState, told: Reconciliation, lot_sizes: Mapping[str, float]
+) -> Iterable[risk_admin_pb2.Difference]:
+    """Where `state`, as it was, and the broker differ. `lot_sizes`: of the symbols that the state does not list."""
+    yield from _position_differences(state, told, lot_sizes)
+    if told.open_orders is not None:
+        yield from _order_differences(state, told, told.open_orders)
+    for currency, amount in sorted((told.cash or {}).items()):
+        recorded = state.cash.get(currency, 0.0)
+        if recorded != amount:
+            yield risk_admin_pb2.Difference(
+                kind=risk_admin_pb2.DIFFERENCE_KIND_CASH, symbol=currency, recorded=recorded, reported=amount
+            )
+
+
+def _position_differences(
+    state: AccountState, told: Reconciliation, lot_sizes: Mapping[str, float]
+) -> Iterable[risk_admin_pb2.Difference]:
+    stated = {(position.strategy, position.symbol): position.quantity for position in told.positions}
+    for strategy, symbol in sorted(state.holdings.keys() | stated.keys()):
+        listed = state.listed.get(symbol)
+        lot_size = listed.lot_size if listed is not None else lot_sizes[symbol]
+        recorded, reported = state.holding(strategy, symbol).lots * lot_size, stated.get((strategy, symbol), 0.0)
+        if abs(recorded - reported) > lot_size / 2:
+            yield risk_admin_pb2.Difference(
+                kind=risk_admin_pb2.DIFFERENCE_KIND_POSITION,
+                strategy=strategy,
+                symbol=symbol,
+                recorded=recorded,
+                reported=reported,
+            )
+
+
+def _order_differences(
+    state: AccountState, told: Reconciliation, leaves: Mapping[str, float]
+) -> Iterable[risk_admin_pb2.Difference]:
+    for client_order_id in sorted(state.orders.keys() | leaves.keys()):
+        order, reported = state.orders.get(client_order_id), leaves.get(client_order_id, 0.0)
+        lot_size = state.listed[order.symbol].lot_size if order is not None else 0.0
+        recorded = order.leaves * lot_size if order is not None else 0.0
+        if abs(recorded - reported) <= lot_size / 2:
+            continue
+        if order is not None and client_order_id not in leaves and order.time_us >= told.snapshot_us:
+            continue  # decided after the broker was asked: no difference, it could not know
+        strategy, symbol = (order.strategy, order.symbol) if order is not None else told.order_places[client_order_id]
+        yield risk_admin_pb2.Difference(
+            kind=risk_admin_pb2.DIFFERENCE_KIND_OPEN_ORDER,
+            strategy=strategy,
+            symbol=symbol,
+            client_order_id=client_order_id,
+            recorded=recorded,
+            reported=reported,
+        )

@@ -1,0 +1,114 @@
+"""RiskGateway as the gateway's port serves it: check, report, stop, resume, follow.
+
+Each handler admits its caller, has the request converted, asks the accounts, and has the answer converted. No call of
+the store is made here: gRPC cancels handlers at the deadline.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+
+from engine.account import AccountState
+from engine.facts import Execution
+from engine.records import Executed
+from gateway.committer import Answer
+from gateway.errors import StoreUnavailable
+from gateway.rpc.backend import Context
+from gateway.rpc.convert import requests, responses
+from gateway.rpc.convert.risk_state import risk_state
+from gateway.rpc.facts import Reports
+from gateway.rpc.stops import Stops
+from gateway.rpc.stream import RiskStateStream, report_on
+from riskgateway.v1 import account_pb2, decision_pb2, risk_gateway_pb2
+
+
+class RiskGateway(Stops):
+    """CheckOrderStream, GetHeadroom and StreamInstructions are left to the generated base: UNIMPLEMENTED."""
+
+    async def CheckOrder(
+        self, request: risk_gateway_pb2.CheckOrderRequest, context: Context
+    ) -> risk_gateway_pb2.CheckOrderResponse:
+        self._backend.admit(context, "trader")
+        order = requests.order_of(request, self._backend.valid_for_default_us)
+        (answer,) = await self._backend.accounts.check(
+            [order], dry_run=request.dry_run, basket=False, deadline_us=self._backend.deadline_us(context)
+        )
+        return self._answered(answer, request.checks, request.dry_run)
+
+    async def CheckOrders(
+        self, request: risk_gateway_pb2.CheckOrdersRequest, context: Context
+    ) -> risk_gateway_pb2.CheckOrdersResponse:
+        self._backend.admit(context, "trader")
+        orders = requests.orders_of(request, self._backend.valid_for_default_us)
+        answers = await self._backend.accounts.check(
+            orders,
+            dry_run=request.dry_run,
+            basket=request.all_or_none,
+            deadline_us=self._backend.deadline_us(context),
+        )
+        return risk_gateway_pb2.CheckOrdersResponse(
+            responses=[self._answered(answer, request.checks, request.dry_run) for answer in answers],
+            all_allowed=all(responses.allowed_in_full(answer.decided) for answer in answers),
+        )
+
+    def _answered(
+        self, answer: Answer, checks: "decision_pb2.Checks.ValueType", dry_run: bool
+    ) -> risk_gateway_pb2.CheckOrderResponse:
+        state = self._state_of(answer.decided.order.account)
+        return responses.check_response(answer, state, checks, self._backend.approvals, dry_run)
+
+    def _state_of(self, account: str) -> AccountState:
+        committer = self._backend.accounts.latest(account)
+        if committer is None or not committer.state.opened:
+            raise StoreUnavailable(f"account {account} is being read again; the decision stands, ask again")
+        return committer.state
+
+    async def ReportExecution(
+        self, request: risk_gateway_pb2.ReportExecutionRequest, context: Context
+    ) -> risk_gateway_pb2.ReportExecutionResponse:
+        self._backend.admit(context, "execution")
+        executions = requests.executions_of(request)
+        deadline_us = self._backend.deadline_us(context)
+        by_account: dict[str, list[int]] = {}
+        for index, execution in enumerate(executions):
+            by_account.setdefault(execution.account, []).append(index)
+        parts = await asyncio.gather(
+            *(self._recorded(account, indices, executions, deadline_us) for account, indices in by_account.items())
+        )
+        results: dict[int, risk_gateway_pb2.ExecutionResult] = {}
+        for indices, part in zip(by_account.values(), parts, strict=True):
+            results.update(zip(indices, part, strict=True))
+        return risk_gateway_pb2.ReportExecutionResponse(results=[results[i] for i in range(len(executions))])
+
+    async def _recorded(
+        self, account: str, indices: Sequence[int], executions: Sequence[Execution], deadline_us: int
+    ) -> list[risk_gateway_pb2.ExecutionResult]:
+        """Record the reports of one account together, in the order given."""
+        reports = Reports(account, [(index, executions[index]) for index in indices])
+        recorded = await self._backend.accounts.record(account, reports.build, deadline_us)
+        before = recorded.seq - len(recorded.records)
+        results = []
+        for index, place in zip(indices, reports.places, strict=True):
+            record = recorded.records[place] if place is not None else None
+            assert record is None or isinstance(record, Executed), "places point at executions"
+            seq = before + place + 1 if place is not None else recorded.seq
+            results.append(responses.execution_result(account, executions[index].execution_id, seq, record))
+        return results
+
+    async def GetRiskState(
+        self, request: risk_gateway_pb2.GetRiskStateRequest, context: Context
+    ) -> account_pb2.RiskState:
+        self._backend.admit(context)
+        account = requests.account_of(request)
+        reading = await self._backend.accounts.read(account, self._backend.deadline_us(context))
+        report = await report_on(self._backend, account, self._backend.deadlines.allowed_us(context))
+        return risk_state(reading, report)
+
+    async def StreamRiskState(
+        self, request: risk_gateway_pb2.StreamRiskStateRequest, context: Context
+    ) -> AsyncGenerator[risk_gateway_pb2.RiskStateUpdate, None]:
+        self._backend.admit(context)
+        stream = RiskStateStream(self._backend, requests.accounts_of(request))
+        async with contextlib.aclosing(stream.updates()) as updates:
+            async for update in updates:
+                yield update

@@ -1,0 +1,156 @@
+"""StreamRiskState: a snapshot of each account, then what changed, latest wins.
+
+A reader holds no queue: what changed while it was slow is one set of names, and each name stands for the state as it is
+when it is sent. A second without news sends a heartbeat that says whether the store answers.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+
+from engine.control import Control, Resumed, Stop, TradingState
+from engine.report import RiskReport, decode_report
+from gateway.accounts import Subscription
+from gateway.committer import Reading
+from gateway.errors import DeadlinePassed, Draining, StoreError, UnknownAccount
+from gateway.rpc.backend import Backend
+from gateway.rpc.convert import responses
+from gateway.rpc.convert.risk_state import account_state, risk_state
+from riskgateway.v1 import control_pb2, risk_gateway_pb2
+
+PULSE_US = 500_000
+"""A store that has not answered by then counts as away."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a reader has been told of an account's trading state."""
+
+    epoch: int
+    seq: int
+    state: TradingState
+
+
+async def report_on(backend: Backend, account: str, allowed_us: int) -> RiskReport | None:
+    """The worker's latest report; asked of the store where none was heard of since the account was loaded."""
+    report = backend.accounts.report(account)
+    if report is None:
+        report = await backend.kept(backend.log.bulletin.report(account), allowed_us)
+    return decode_report(report) if report is not None else None
+
+
+class RiskStateStream:
+    """One reader's stream. `accounts` empty: all, later ones included."""
+
+    def __init__(self, backend: Backend, accounts: tuple[str, ...]) -> None:
+        self._backend, self._accounts = backend, accounts
+        self._seen: dict[str, _Seen] = {}
+
+    async def updates(self) -> AsyncGenerator[risk_gateway_pb2.RiskStateUpdate, None]:
+        """Endless; raises Draining when the server drains, UnknownAccount where one that was asked for is not open."""
+        drained = asyncio.create_task(self._backend.draining.wait())
+        self._backend.streams.add(self)
+        try:
+            with self._backend.accounts.subscribe(self._accounts) as subscription:
+                for account in self._accounts or await self._everyone():
+                    async for update in self._snapshot(account):
+                        yield update
+                while True:
+                    changed = await self._news(subscription, drained)
+                    if not changed:
+                        yield await self._heartbeat()
+                        changed = set(await self._newcomers())
+                    for account in changed:
+                        async for update in self._news_of(account):
+                            yield update
+                    await asyncio.sleep(self._backend.pace.interval_s)
+        finally:
+            self._backend.streams.discard(self)
+            drained.cancel()
+
+    async def _everyone(self) -> list[str]:
+        return sorted(await self._backend.kept(self._backend.log.accounts(), self._backend.deadlines.default_us))
+
+    async def _newcomers(self) -> list[str]:
+        """Accounts that were opened elsewhere and never asked for here; whoever asked for names has them all."""
+        if self._accounts:
+            return []
+        try:
+            return [account for account in await self._everyone() if account not in self._seen]
+        except (StoreError, DeadlinePassed):
+            return []
+
+    async def _news(self, subscription: Subscription, drained: "asyncio.Task[bool]") -> set[str]:
+        waiting = asyncio.create_task(subscription.next(self._backend.pace.heartbeat_s))
+        try:
+            await asyncio.wait({waiting, drained}, return_when=asyncio.FIRST_COMPLETED)
+            if drained.done():
+                raise Draining("the server is shutting down; subscribe to another")
+            return await waiting
+        finally:
+            waiting.cancel()
+
+    async def _news_of(self, account: str) -> AsyncGenerator[risk_gateway_pb2.RiskStateUpdate, None]:
+        if account not in self._seen:
+            try:
+                async for update in self._snapshot(account):
+                    yield update
+            except (StoreError, DeadlinePassed):
+                return  # it is still unseen, and asked for again
+            return
+        committer = self._backend.accounts.latest(account)
+        if committer is None or not committer.state.opened:
+            return
+        terms = self._backend.accounts.shelf.held(committer.partition)
+        if terms is None:
+            return
+        reading = Reading(committer.state, committer.head, terms, self._backend.accounts.clock.now_us())
+        for change in self._changes(account, reading):
+            yield risk_gateway_pb2.RiskStateUpdate(trading_state_change=change)
+        yield await self._state(account, reading)
+
+    async def _snapshot(self, account: str) -> AsyncGenerator[risk_gateway_pb2.RiskStateUpdate, None]:
+        """The account as of a verified moment. One that is not open is left out where all were asked for."""
+        accounts = self._backend.accounts
+        try:
+            reading = await accounts.read(account, accounts.clock.now_us() + self._backend.deadlines.default_us)
+        except UnknownAccount:
+            if self._accounts:
+                raise
+            return
+        control = reading.terms.control
+        self._seen[account] = _Seen(control.epoch, reading.state.seq, account_state(reading.state, control))
+        yield await self._state(account, reading)
+
+    async def _state(self, account: str, reading: Reading) -> risk_gateway_pb2.RiskStateUpdate:
+        report = await report_on(self._backend, account, self._backend.deadlines.default_us)
+        return risk_gateway_pb2.RiskStateUpdate(risk_state=risk_state(reading, report))
+
+    def _changes(self, account: str, reading: Reading) -> Iterable[control_pb2.TradingStateChange]:
+        """What happened to the trading state since the reader was last told, in order."""
+        seen, state, control = self._seen[account], reading.state, reading.terms.control
+        now = account_state(state, control)
+        for change in _control_changes(control, account, seen.epoch):
+            after = change.state if isinstance(change, Stop) else now
+            yield responses.state_change(account, change, seen.state, after)
+            seen.state = after
+        for latch, seq in state.latches.values():
+            if seq > seen.seq:
+                yield responses.latch_change(account, latch, seen.state, control.epoch, state.last_time_us)
+        self._seen[account] = _Seen(control.epoch, state.seq, now)
+
+    async def _heartbeat(self) -> risk_gateway_pb2.RiskStateUpdate:
+        heartbeat = risk_gateway_pb2.Heartbeat()
+        try:
+            now_us = await self._backend.kept(self._backend.log.now_us(), PULSE_US)
+            heartbeat.server_time.CopyFrom(responses.timestamp(now_us))
+            heartbeat.store_available = True
+        except (StoreError, DeadlinePassed):
+            heartbeat.store_available = False
+        return risk_gateway_pb2.RiskStateUpdate(heartbeat=heartbeat)
+
+
+def _control_changes(control: Control, account: str, after_epoch: int) -> list[Stop | Resumed]:
+    changes: tuple[Stop | Resumed, ...] = (*control.stops, *control.resumes)
+    reaching = [change for change in changes if change.epoch > after_epoch and change.scope.account in ("", account)]
+    return sorted(reaching, key=lambda change: change.epoch)
