@@ -44,11 +44,17 @@ class Addresses:
     gateway: str
     control: str
 
-    @property
-    def options(self) -> str:
-        """What a command needs to find them, where they are not the usual ones."""
+    def commands(self, account: str) -> list[str]:
+        """What to try, each naming the ports it needs where they are not the usual ones."""
         gateway = "" if self.gateway == GATEWAY_ADDRESS else f" --address {self.gateway}"
-        return gateway + ("" if self.control == CONTROL_ADDRESS else f" --control {self.control}")
+        control = "" if self.control == CONTROL_ADDRESS else f" --control {self.control}"
+        return [
+            f"check AAPL buy 10 --account {account} --explain{gateway}",
+            f"check AAPL buy 5000 --account {account}{gateway}",
+            f"status --account {account}{gateway}",
+            f"stop --reason 'trying it'{control}{gateway}",
+            f"resume --reason 'tried it'{control}",
+        ]
 
 
 def demo(
@@ -193,16 +199,9 @@ def _stay(addresses: Addresses, summary: "Summary", exit_after_s: float | None) 
     from gateway.demo.client import DemoError
     from gateway.demo.run import DemoPlan, keep_market_open
 
-    account = summary.accounts[0]
     note(f"\nThe gateway stays up: orders {addresses.gateway}, control {addresses.control}. From another shell:")
-    for command in (
-        f"check AAPL buy 10 --account {account} --explain",
-        f"check AAPL buy 5000 --account {account}",
-        f"status --account {account}",
-        "stop --reason 'trying it'",
-        "resume --reason 'tried it'",
-    ):
-        note(f"  risk-gateway {command}{addresses.options}")
+    for command in addresses.commands(summary.accounts[0]):
+        note(f"  risk-gateway {command}")
     note("Ctrl-C ends it." if exit_after_s is None else f"It ends in {exit_after_s:g} s, or by Ctrl-C.")
 
     async def keep_open() -> None:

@@ -4,6 +4,7 @@ Health and reflection are on every port. Draining tells health first, then ends 
 calls finish. Which RPC is served where stands here and nowhere else.
 """
 
+import asyncio
 import uuid
 from collections.abc import Mapping
 
@@ -31,6 +32,10 @@ CONCURRENT_RPCS_MAX = 2_048
 
 GRACE_S = 5.0
 """How long running calls may take to finish when the server drains: most have a deadline of a second."""
+
+LAME_DUCK_S = 0.2
+"""Calls are still taken for so long after health has said NOT_SERVING: what is on its way when gRPC stops is answered
+CANCELLED by it, unseen by any handler."""
 
 MIB = 1024 * 1024
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -78,9 +83,10 @@ class Server:
         return port
 
     async def drain(self, grace_s: float = GRACE_S) -> None:
-        """Take no new calls, end the streams, let what runs finish, and stop."""
+        """Say NOT_SERVING, end the streams, answer what is on its way, take no new calls, let what runs finish."""
         await self._health.enter_graceful_shutdown()
         self._backend.draining.set()
+        await asyncio.sleep(LAME_DUCK_S)
         await self._server.stop(grace_s)
 
 

@@ -7,8 +7,6 @@ with an id that is in the log, never as its text.
 
 from __future__ import annotations  # grpc's stubs are generic where its classes are not
 
-from __future__ import annotations  # the handler types are generic only for type checkers
-
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
