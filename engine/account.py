@@ -20,6 +20,7 @@ from engine.order import Action, OrderType, Reason
 from engine.records import (
     CLOSING_KINDS,
     AccountOpened,
+    AdoptedOrder,
     AnyRecord,
     CashFlowed,
     Decided,
@@ -154,6 +155,9 @@ class Memo(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
     time_us: int
     expires_us: int | None
+    strategy: str
+    symbol: str
+    sign: int
 
 
 class OpenOrder(msgspec.Struct, frozen=True):
@@ -280,7 +284,9 @@ class AccountState:
         """By scope and state: the newest latch and the sequence number of its record. A weaker one never replaces a
         stricter one: each is lifted by itself."""
         self.reconciled_seq = 0
+        self.reconciled_epoch = 0
         self.units = 0.0
+        self.last_fill_us = 0
         self.nav_peak = 0.0
         self.nav_peak_since_reset = 0.0
         self.flows_total = 0.0
@@ -438,9 +444,12 @@ class AccountState:
         return strictest
 
     def latch_holds(self, latch: Latch, seq: int, control: Control) -> bool:
-        if latch.needs_reconciliation and self.reconciled_seq < seq:
+        """Whether no Resume has lifted a latch yet; where it needs a reconciliation, no Resume that came after one."""
+        if not latch.needs_reconciliation:
+            return not control.lifts(latch.scope, latch.epoch)
+        if self.reconciled_seq < seq:
             return True
-        return not control.lifts(latch.scope, latch.epoch)
+        return not control.lifts(latch.scope, max(latch.epoch, self.reconciled_epoch))
 
     def latched_after(self, seq: int, strategy: str, symbol: str) -> bool:
         """Whether a latch, in force or lifted, reached such an order after record `seq`."""
@@ -514,14 +523,17 @@ class AccountState:
     def _decided(self, record: Decided) -> None:
         order, action = record.order, record.action
         memo = Memo(
-            self.seq,
-            record.digest,
-            action,
-            record.reason,
-            record.allowed_lots,
-            record.epoch,
-            record.time_us,
-            record.expires_us,
+            seq=self.seq,
+            digest=record.digest,
+            action=action,
+            reason=record.reason,
+            allowed_lots=record.allowed_lots,
+            epoch=record.epoch,
+            time_us=record.time_us,
+            expires_us=record.expires_us,
+            strategy=order.strategy,
+            symbol=order.symbol,
+            sign=order.side.sign,
         )
         self.memos.put(order.client_order_id, memo)
         self.decisions_by_action[action] = self.decisions_by_action.get(action, 0) + 1
@@ -586,6 +598,7 @@ class AccountState:
         )
 
     def _fill(self, record: Executed) -> None:
+        self.last_fill_us = record.time_us
         listed = self.listed[record.symbol]
         signed = record.sign * record.lots
         realised = self._move(record.strategy, record.symbol, signed, record.price)
@@ -655,7 +668,9 @@ class AccountState:
             self.cash = dict(record.cash)
         if record.open_orders is not None:
             self._keep_open(record.open_orders, record.snapshot_us)
-        self.reconciled_seq = self.seq
+        for adopted in record.adopted:
+            self._adopt(adopted, record)
+        self.reconciled_seq, self.reconciled_epoch = self.seq, record.epoch
         self.version += 1
         self._revalued()
 
@@ -684,15 +699,36 @@ class AccountState:
                 continue
             if told is None and not order.working and (order.expires_us is None or snapshot_us <= order.expires_us):
                 continue
-            leaves = min(told or 0, order.leaves)
+            leaves = told or 0
             self._open(order.strategy, order.symbol, order.sign, leaves - order.leaves)
             if leaves:
                 held = order.filled + leaves  # or the next report would bring back what the broker no longer has
                 self.orders[order.client_order_id] = msgspec.structs.replace(
-                    order, held=held, leaves=leaves, working=True
+                    order, held=held, leaves=leaves, working=True, closing=False
                 )
             else:
                 del self.orders[order.client_order_id]
+
+    def _adopt(self, adopted: AdoptedOrder, record: Reconciled) -> None:
+        """Count an order that only the broker knew, as one whose terms are unknown."""
+        self.orders[adopted.client_order_id] = OpenOrder(
+            client_order_id=adopted.client_order_id,
+            strategy=adopted.strategy,
+            symbol=adopted.symbol,
+            sign=adopted.sign,
+            held=adopted.lots,
+            leaves=adopted.lots,
+            filled=0,
+            reported=0,
+            order_type=OrderType.LIMIT,
+            limit_price=None,
+            seq=self.seq,
+            epoch=record.epoch,
+            time_us=record.time_us,
+            expires_us=None,
+            working=True,
+        )
+        self._open(adopted.strategy, adopted.symbol, adopted.sign, adopted.lots)
 
     def _latched(self, record: Latched) -> None:
         self._latch(record.latch)

@@ -18,7 +18,7 @@ from engine.control import Control, Scope, TradingState
 from engine.instrument import LOTS_MAX, Instrument, InstrumentSet
 from engine.limits import Limit, LimitAction, LimitSet, ScopeKind, reaches
 from engine.measures import MEASURES
-from engine.measures.measure import Armed, Case, Family, Reading, Unevaluable
+from engine.measures.measure import MICROS, Armed, Case, Family, Reading, Unevaluable
 from engine.order import Action, Order, Reason, TimeInForce, digest_of
 from engine.records import Check, Decided, Latch
 from engine.risk.model import RiskModel
@@ -122,9 +122,16 @@ def decide(state: AccountState, terms: Terms, order: Order, now_us: int) -> Deci
         risk_model=terms.model.hash if terms.model is not None else "",
         checks=verdict.checks,
         latches=_latches(state, terms, order, verdict) if action is Action.HALT else (),
-        expires_us=None if order.valid_for_us is None else now_us + order.valid_for_us,
+        expires_us=_expiry(order, terms, now_us),
         limit_price=order.limit_price,
     )
+
+
+def _expiry(order: Order, terms: Terms, now_us: int) -> int | None:
+    default_s = terms.limits.policy.valid_for_default_s
+    if order.valid_for_us is not None:
+        return now_us + order.valid_for_us
+    return None if default_s is None else now_us + int(default_s * MICROS)
 
 
 def decide_basket(state: AccountState, terms: Terms, orders: Sequence[Order], now_us: int) -> list[Decided]:
@@ -183,6 +190,7 @@ def _guard(state: AccountState, terms: Terms, order: Order, instrument: Instrume
     return (
         _guard_instrument(state, instrument)
         or _guard_terms(terms, order, instrument)
+        or _guard_replaced(state, order)
         or _guard_limits(state, terms, order, instrument)
     )
 
@@ -225,6 +233,17 @@ def _guard_terms(terms: Terms, order: Order, instrument: Instrument) -> _Refusal
         message = "time in force GTD needs valid_for"
         return _Refusal(Action.REJECT, Reason.TIME_IN_FORCE_NOT_PERMITTED, message)
     return None
+
+
+def _guard_replaced(state: AccountState, order: Order) -> _Refusal | None:
+    if not order.replaces_client_order_id:
+        return None
+    replaced = state.orders.get(order.replaces_client_order_id)
+    if replaced is not None and (replaced.symbol, replaced.sign) == (order.symbol, order.side.sign):
+        return None
+    what = "is not open" if replaced is None else "is of another symbol or side"
+    message = f"order {order.replaces_client_order_id!r}, which this one replaces, {what}"
+    return _Refusal(Action.REJECT, Reason.REPLACED_ORDER_UNKNOWN, message)
 
 
 def _guard_limits(state: AccountState, terms: Terms, order: Order, instrument: Instrument) -> _Refusal | None:

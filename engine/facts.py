@@ -14,8 +14,8 @@ from engine.account import AccountState
 from engine.control import Scope, TradingState
 from engine.instrument import Instrument, InstrumentSet
 from engine.records import (
-    CLOSING_KINDS,
     AccountOpened,
+    AdoptedOrder,
     AnyRecord,
     CashFlowed,
     Executed,
@@ -67,6 +67,16 @@ class StatedPosition(msgspec.Struct, frozen=True, kw_only=True):
     average_cost: float | None = None
 
 
+class StatedOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An open order as a broker states it. `sign` 0: the side was not told."""
+
+    client_order_id: str
+    leaves_quantity: float
+    strategy: str = ""
+    symbol: str = ""
+    sign: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Quote:
     """A symbol's latest prices, or a currency pair's. `time_us` is the older of event and arrival time."""
@@ -108,7 +118,7 @@ def observation(
         slot = state.slots[symbol]
         currencies.add(state.listed[symbol].currency)
         quote = quotes.get(symbol)
-        if quote is not None and (quote.time_us > prices.time_us[slot] or quote.mark != prices.mark[slot]):
+        if quote is not None and _is_newer(quote, prices.mark[slot], prices.time_us[slot]):
             marks[symbol] = Quoted(quote.mark, quote.bid, quote.ask, quote.time_us)
     currencies.discard(state.base_currency)
     fx = {currency: rate for currency in sorted(currencies) if (rate := _new_rate(state, quotes, currency)) is not None}
@@ -117,12 +127,18 @@ def observation(
     return Valued(time_us=now_us, epoch=epoch, marks=marks, fx=fx)
 
 
+def _is_newer(quote: Quote, mark: float, time_us: float) -> bool:
+    """A gateway that has heard less than the one before it must not write an older mark over a newer one."""
+    return quote.time_us > time_us or (quote.time_us == time_us and quote.mark != mark)
+
+
 def _new_rate(state: AccountState, quotes: Mapping[str, Quote], currency: str) -> Rate | None:
     rate = rate_from(quotes, currency, state.base_currency)
     known = state.rates.get(currency)
-    if rate is None or (known is not None and rate.time_us <= known.time_us and rate.rate == known.rate):
-        return None
-    return rate
+    if rate is None or known is None:
+        return rate
+    newer = rate.time_us > known.time_us or (rate.time_us == known.time_us and rate.rate != known.rate)
+    return rate if newer else None
 
 
 def rate_from(quotes: Mapping[str, Quote], currency: str, base: str) -> Rate | None:
@@ -147,17 +163,15 @@ def executed(
     """The records of one execution report; none where its id is known already. Raises FactError."""
     if report.execution_id in state.executions:
         return []
-    order = state.orders.get(report.client_order_id)
-    known = order is not None
+    order = state.orders.get(report.client_order_id) or state.memos.get(report.client_order_id)
     strategy, symbol, sign = (
         (order.strategy, order.symbol, order.sign)
         if order is not None
         else (report.strategy, report.symbol, report.sign)
     )
-    if not known and report.client_order_id not in state.memos and not symbol:
-        raise FactError(
-            "client_order_id", f"{report.client_order_id!r} is no order of {state.account}, and no symbol is given"
-        )
+    if not symbol:
+        problem = f"{report.client_order_id!r} is no order of {state.account}, and no symbol is given"
+        raise FactError("client_order_id", problem)
     records: list[AnyRecord] = []
     lots = cumulative = 0
     if report.kind == ExecutionKind.FILL or report.cumulative_quantity:
@@ -201,13 +215,13 @@ def _filled_lots(
     if sign == 0:
         raise FactError("side", "expected SIDE_BUY or SIDE_SELL: the order is not known, so its side must be given")
     lot_size = known.lot_size if known is not None else instrument.lot_size if instrument is not None else 1.0
-    lots = _to_lots("last_quantity", report.last_quantity, lot_size) if report.kind == ExecutionKind.FILL else 0
-    cumulative = _to_lots("cumulative_quantity", report.cumulative_quantity, lot_size)
+    lots = _to_lots(report.last_quantity, lot_size) if report.kind == ExecutionKind.FILL else 0
+    cumulative = _to_lots(report.cumulative_quantity, lot_size)
     listed = listing(state, instrument, now_us, epoch) if instrument is not None and lots else None
     return lots, cumulative, listed
 
 
-def _to_lots(field: str, quantity: float, lot_size: float) -> int:
+def _to_lots(quantity: float, lot_size: float) -> int:
     """Whole lots. A fill off the grid is a fact all the same: it is counted up, so that nothing is missed."""
     lots = quantity / lot_size
     nearest = round(lots)
@@ -313,13 +327,18 @@ def reconciled(
     instruments: InstrumentSet,
     positions: Iterable[StatedPosition],
     cash: Mapping[str, float] | None,
-    open_orders: Mapping[str, float] | None,
+    open_orders: Iterable[StatedOrder] | None,
     snapshot_us: int,
     reason: str,
     now_us: int,
     epoch: int,
 ) -> list[AnyRecord]:
-    """The broker's positions in place of ours, with what differed. A position that it does not name is flat."""
+    """The broker's positions in place of ours, with what differed. A position that it does not name is flat; an open
+    order that only it knows is counted from here on. Raises FactError, also for a snapshot that is older than a fill
+    booked here: its positions would take that fill back."""
+    if snapshot_us < state.last_fill_us:
+        problem = "a fill was booked after the snapshot was taken; take a new one"
+        raise FactError("snapshot_time", problem, precondition=True)
     records: list[AnyRecord] = []
     stated: dict[tuple[str, str], ReconciledPosition] = {}
     for position in positions:
@@ -329,9 +348,15 @@ def reconciled(
             records.append(record)
         key = (position.strategy, position.symbol)
         stated[key] = ReconciledPosition(position.strategy, position.symbol, lots, position.average_cost)
-    open_lots = None if open_orders is None else _open_lots(state, open_orders)
+    orders = None if open_orders is None else list(open_orders)
+    adopted = tuple(_adopted(state, instruments, order) for order in orders or () if _is_new(state, order))
+    for symbol in dict.fromkeys(order.symbol for order in adopted):
+        record = listing(state, instruments.instruments[symbol], now_us, epoch)
+        if record is not None and all(known.symbol != symbol for known in records if isinstance(known, Listed)):
+            records.append(record)
+    open_lots = None if orders is None else _open_lots(state, orders)
     merged = None if cash is None else {**state.cash, **cash}
-    differences = (*_position_differences(state, stated), *_order_differences(state, open_lots))
+    differences = (*_position_differences(state, stated), *_order_differences(adopted))
     records.append(
         Reconciled(
             time_us=now_us,
@@ -340,6 +365,7 @@ def reconciled(
             positions=tuple(stated.values()),
             cash=merged,
             open_orders=open_lots,
+            adopted=adopted,
             snapshot_us=snapshot_us,
             differences=differences,
         )
@@ -347,13 +373,31 @@ def reconciled(
     return records
 
 
-def _open_lots(state: AccountState, open_orders: Mapping[str, float]) -> dict[str, int]:
-    lots = {}
-    for client_order_id, leaves in open_orders.items():
-        order = state.orders.get(client_order_id)
-        lot_size = state.listed[order.symbol].lot_size if order is not None else 1.0
-        lots[client_order_id] = _to_lots("open_orders.leaves_quantity", leaves, lot_size)
-    return lots
+def _is_new(state: AccountState, order: StatedOrder) -> bool:
+    return order.client_order_id not in state.orders and order.leaves_quantity > 0
+
+
+def _adopted(state: AccountState, instruments: InstrumentSet, order: StatedOrder) -> AdoptedOrder:
+    """An order that works at the broker and is not open here. Its symbol and side must be told, unless it was once."""
+    known = state.memos.get(order.client_order_id)
+    strategy, symbol, sign = (
+        (known.strategy, known.symbol, known.sign) if known is not None else (order.strategy, order.symbol, order.sign)
+    )
+    instrument = instruments.get(symbol)
+    if instrument is None or sign == 0:
+        problem = f"{order.client_order_id!r} is not open here: its registered symbol and its side are needed"
+        raise FactError("open_orders", problem)
+    lots = _to_lots(order.leaves_quantity, instrument.lot_size)
+    return AdoptedOrder(order.client_order_id, strategy, symbol, sign, lots)
+
+
+def _open_lots(state: AccountState, orders: Iterable[StatedOrder]) -> dict[str, int]:
+    """Leaves in lots of the orders that are open here too."""
+    return {
+        stated.client_order_id: _to_lots(stated.leaves_quantity, state.listed[order.symbol].lot_size)
+        for stated in orders
+        if (order := state.orders.get(stated.client_order_id)) is not None
+    }
 
 
 def _position_differences(state: AccountState, stated: Mapping[tuple[str, str], ReconciledPosition]) -> Iterable[str]:
@@ -364,12 +408,6 @@ def _position_differences(state: AccountState, stated: Mapping[tuple[str, str], 
             yield f"{key[1]} of strategy {key[0] or '(none)'}: {ours} lots here, {theirs} at the broker"
 
 
-def _order_differences(state: AccountState, open_lots: Mapping[str, int] | None) -> Iterable[str]:
-    if open_lots is None:
-        return
-    for client_order_id in sorted(open_lots.keys() - state.orders.keys()):
-        yield f"order {client_order_id}: {open_lots[client_order_id]} lots open at the broker, unknown here"
-
-
-def closes(kind: str) -> bool:
-    return kind in CLOSING_KINDS
+def _order_differences(adopted: Iterable[AdoptedOrder]) -> Iterable[str]:
+    for order in adopted:
+        yield f"order {order.client_order_id}: {order.lots} lots open at the broker, not here; counted from now on"

@@ -104,6 +104,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     """A market buy is valued at ask × (1 + this), CHECKS 12."""
     mark_age_max_s: float = 5.0
     """Bound of the mark_age limit that is implied where the set has none."""
+    valid_for_default_s: float | None = None
+    """How long an approval holds whose order does not say; None: it never expires."""
     model_age_max_s: float = 26 * 3600.0
     """A risk model built longer ago than this decides nothing but true reductions."""
     model_price_lag_days_max: int = 7

@@ -209,6 +209,16 @@ class ReconciledPosition(msgspec.Struct, frozen=True):
     average_cost: float | None = None
 
 
+class AdoptedOrder(msgspec.Struct, frozen=True):
+    """An order that works at the broker and that this log knows nothing of: counted from here on."""
+
+    client_order_id: str
+    strategy: str
+    symbol: str
+    sign: int
+    lots: int
+
+
 class Reconciled(Record, frozen=True, tag="reconciled"):
     """The broker's own positions (whole, replacing ours), cash and open orders where given."""
 
@@ -217,6 +227,7 @@ class Reconciled(Record, frozen=True, tag="reconciled"):
     cash: dict[str, float] | None = None
     open_orders: dict[str, int] | None = None
     """Leaves in lots by client order id; orders decided before `snapshot_us` and not in it are released."""
+    adopted: tuple[AdoptedOrder, ...] = ()
     snapshot_us: Micros = 0
     differences: tuple[str, ...] = ()
 

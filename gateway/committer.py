@@ -18,7 +18,17 @@ from engine.control import Scope, TradingState
 from engine.decide import Terms, decide, decide_basket, superseded
 from engine.facts import FactError, listing, observation, tracked_symbols
 from engine.order import Action, Order, Reason, digest_of
-from engine.records import AnyRecord, Decided, Executed, Latch, Latched, PoisonRecord, decode, encode
+from engine.records import (
+    AnyRecord,
+    Decided,
+    Executed,
+    Latch,
+    Latched,
+    PoisonRecord,
+    Reconciled,
+    decode,
+    encode,
+)
 from gateway.clock import StoreClock
 from gateway.errors import DeadlinePassed, IdReused, Overloaded, StoreError, StoreUnavailable, UnknownAccount
 from gateway.log.account_log import (
@@ -50,6 +60,9 @@ AGE_MAX_US = 1_000_000
 PAGE_RECORDS = 1_000
 RETRY_FIRST_S, RETRY_MAX_S = 0.01, 0.25
 """While the store is away it is asked again this often."""
+
+STORE_AWAY_US = 300_000
+"""An attempt finds out within this time that the store is away: who has less left after it could not be told so."""
 
 Build = Callable[[AccountState, Terms, int], list[AnyRecord]]
 """(state, terms, now_us) → the records of a fact; none where it is known already."""
@@ -241,7 +254,7 @@ class Committer:
                     return
                 wait_s = RETRY_FIRST_S
             except StoreError as error:
-                batch = self._surviving(batch, error, wait_s)
+                batch = self._turn_away(batch, error, wait_s)
                 if not batch:
                     return
                 await asyncio.sleep(wait_s)
@@ -254,13 +267,14 @@ class Committer:
         _fail(late, DeadlinePassed("the deadline passed before a decision could be made; none was"))
         return [item for item in batch if item.deadline_us > now_us and not item.done.done()]
 
-    def _surviving(self, batch: list[Item], error: StoreError, wait_s: float) -> list[Item]:
-        """Who has time for another try; the others hear why there was no answer."""
-        until_us = self._clock.now_us() + int(wait_s * 1_000_000)
+    def _turn_away(self, batch: list[Item], error: StoreError, wait_s: float) -> list[Item]:
+        """Who has time for another try; the others, those who wait behind too, hear why there was no answer."""
         if not isinstance(error, StoreUnavailable):
-            until_us = max((item.deadline_us for item in batch), default=0)
-        _fail([item for item in batch if item.deadline_us <= until_us], error)
-        return [item for item in batch if item.deadline_us > until_us]
+            _fail(batch, error)
+            return []
+        until_us = self._clock.now_us() + int(wait_s * 1_000_000) + STORE_AWAY_US
+        _fail([item for item in (*batch, *self._queue) if item.deadline_us <= until_us], error)
+        return [item for item in batch if not item.done.done()]
 
     async def _attempt(self, batch: list[Item]) -> bool:
         """Decide and append once. Whether the batch is answered."""
@@ -484,10 +498,10 @@ class Committer:
 
 
 def _binding(batch: Sequence[Item], records: Sequence[AnyRecord]) -> bool:
-    """Whether the append has to compare the control head. Facts need not, but for those that latch: a Resume from
-    before the latch must not lift it."""
+    """Whether the append has to compare the control head. Facts need not, but for those whose epoch counts: a Resume
+    from before a latch, or before a reconciliation, must not lift what came after it."""
     return not all(isinstance(item, Fact) for item in batch) or any(
-        isinstance(record, Executed) and record.latches for record in records
+        isinstance(record, Reconciled) or (isinstance(record, Executed) and record.latches) for record in records
     )
 
 

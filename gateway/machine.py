@@ -70,7 +70,8 @@ def _child(role: str, settings: Settings, config_path: Path | None, data_dir: Pa
 def limits_of(settings: Settings) -> LimitSet:
     """The validated limit set of a configuration. Raises ConfigError naming the row."""
     try:
-        limits = limit_set_from(settings.limit_rows, settings.limits.policy)
+        policy = {"valid_for_default_s": settings.approval.valid_for_default_s, **settings.limits.policy}
+        limits = limit_set_from(settings.limit_rows, policy)
         check_rows(limits, MEASURES)
     except LimitError as error:
         raise ConfigError("limits", [str(error)]) from error

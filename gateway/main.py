@@ -29,7 +29,7 @@ from gateway.machine import approval_key, limits_file_hash, limits_of
 from gateway.market.prices import load_prices, sample_us_stocks
 from gateway.registry import arm_limits, armed_files
 from gateway.rpc.server import Server, build_control, build_gateway
-from gateway.stopping import Stopper, StopOutcome
+from gateway.stopping import StopOutcome, Stopper
 from gateway.worker.model_builder import ModelBuilder, ModelSettings
 from gateway.worker.worker import SessionRoll, Worker
 

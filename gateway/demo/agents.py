@@ -1,7 +1,7 @@
 """Three agents, each a pure function from the closes it may see to the portfolio it wants.
 
 Weights are signed fractions of the account's equity by symbol; an agent knows nothing of limits, orders or fills. The
-rules are plain, published ones with round parameters that were not fitted to the window: the demo is about the control
+rules are plain, published ones with round parameters that were not optimised for return: the demo is about the control
 of risk and not about finding an edge.
 """
 

@@ -94,10 +94,11 @@ class Client:
         return list(answer.limits)
 
     async def open_account(self, account: str, cash: float) -> None:
+        """Raises DemoError where the account is there already: each run has its own."""
         opened = risk_admin_pb2.AccountOpened(
             base_currency=CURRENCY, cash=[account_pb2.CashBalance(currency=CURRENCY, amount=cash)]
         )
-        await self._event(account, "opening", account_opened=opened)
+        await self._event(account, f"opening-{self._now_us()}", account_opened=opened)
 
     async def open_session(self, account: str, session_date: str) -> int:
         """The place of the session's record in the account's log."""

@@ -55,8 +55,6 @@ class Backend:
     approvals: Approvals
     deadlines: Deadlines = Deadlines()
     pace: Pace = Pace()
-    valid_for_default_us: int | None = None
-    """How long an approval holds whose order does not say; None: it never expires."""
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server drains: endless streams then end."""
     running: "set[asyncio.Task[Any]]" = field(default_factory=set)

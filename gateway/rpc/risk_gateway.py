@@ -29,7 +29,7 @@ class RiskGateway(Stops):
         self, request: risk_gateway_pb2.CheckOrderRequest, context: Context
     ) -> risk_gateway_pb2.CheckOrderResponse:
         self._backend.admit(context, "trader")
-        order = requests.order_of(request, self._backend.valid_for_default_us)
+        order = requests.order_of(request)
         (answer,) = await self._backend.accounts.check(
             [order], dry_run=request.dry_run, basket=False, deadline_us=self._backend.deadline_us(context)
         )
@@ -39,7 +39,7 @@ class RiskGateway(Stops):
         self, request: risk_gateway_pb2.CheckOrdersRequest, context: Context
     ) -> risk_gateway_pb2.CheckOrdersResponse:
         self._backend.admit(context, "trader")
-        orders = requests.orders_of(request, self._backend.valid_for_default_us)
+        orders = requests.orders_of(request)
         answers = await self._backend.accounts.check(
             orders,
             dry_run=request.dry_run,

@@ -115,7 +115,7 @@ def control_server(backend: Backend) -> Server:
 def backend_of(
     accounts: Accounts, stopper: Stopper, settings: Settings, approval_key: bytes, environment: Mapping[str, str]
 ) -> Backend:
-    server, valid_for_s = settings.server, settings.approval.valid_for_default_s
+    server = settings.server
     callers = [known(caller.name, caller.roles, caller.token(environment)) for caller in settings.callers]
     return Backend(
         log=accounts.log,
@@ -124,5 +124,4 @@ def backend_of(
         callers=Callers(callers, local_operator=settings.mode != "live"),
         approvals=Approvals(approval_key),
         deadlines=Deadlines(server.deadline_default_ms * 1_000, server.deadline_max_ms * 1_000),
-        valid_for_default_us=None if valid_for_s is None else max(1, int(valid_for_s * 1_000_000)),
     )

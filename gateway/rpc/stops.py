@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from engine.account import AccountState, OpenOrder
 from engine.control import Scope, TradingState
 from gateway.committer import Reading
-from gateway.errors import DeadlinePassed, Overloaded, StoreError, UnknownAccount
+from gateway.errors import StoreError, UnknownAccount
 from gateway.rpc.backend import Backend, Context
 from gateway.rpc.caller import Caller
 from gateway.rpc.convert import requests, responses
@@ -62,26 +62,18 @@ class Stops(risk_gateway_pb2_grpc.RiskGatewayServicer):
             names = [scope.account] if scope.account else sorted(await self._backend.log.accounts())
         except StoreError:
             return [], ["open orders can't be listed: the store does not answer"]
-        outcomes = await asyncio.gather(*(self._reading(name, until_us) for name in names))
+        reads = (accounts.read(name, until_us) for name in names)
+        outcomes = await asyncio.gather(*reads, return_exceptions=True)  # one unreadable account, and all others count
         found: list[tuple[OpenOrder, Reading]] = []
         warnings: list[str] = []
         for name, outcome in zip(names, outcomes, strict=True):
             if isinstance(outcome, Reading):
                 found += [(order, outcome) for order in _covered(outcome, scope)]
-            elif outcome is not None:
-                warnings.append(f"open orders of account {name} can't be listed: {outcome}")
+            elif not isinstance(outcome, UnknownAccount):  # one without a first record has no orders
+                warnings.append(f"open orders of account {name} can't be listed: {type(outcome).__name__}")
         found.sort(key=lambda entry: (entry[0].time_us, entry[0].seq))
         told = found[: OPEN_ORDERS_MAX + 1]
         return [responses.open_order(reading.state, order, reading.now_us) for order, reading in told], warnings
-
-    async def _reading(self, account: str, until_us: int) -> Reading | str | None:
-        """The account; or why it can't be read; or None where there is no such account, which has no orders."""
-        try:
-            return await self._backend.accounts.read(account, until_us)
-        except UnknownAccount:
-            return None
-        except (StoreError, DeadlinePassed, Overloaded) as error:
-            return type(error).__name__
 
     async def Resume(
         self, request: risk_gateway_pb2.ResumeRequest, context: Context

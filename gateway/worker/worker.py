@@ -7,7 +7,7 @@ reports and the model grow old, visibly, and armed risk limits refuse what is no
 
 import asyncio
 import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
@@ -19,7 +19,7 @@ from engine.decide import Terms
 from engine.facts import FactError, observation, session_opened, tracked_symbols
 from engine.instrument import InstrumentSet
 from engine.records import AnyRecord, Decided, PoisonRecord
-from engine.report import encode_report, risk_report
+from engine.report import decode_report, encode_report, risk_report
 from engine.risk.model import encode as encode_model
 from engine.utilisation import LimitUse, UseStatus, limit_uses
 from gateway.accounts import Accounts
@@ -56,17 +56,16 @@ class Breaches:
     passive: int = 0
     judged: tuple[LimitUse, ...] = ()
 
-    def judge(self, uses: Iterable[LimitUse], by_approval: bool) -> None:
-        """Count the hard limits that are newly over their bound: ACTIVE (a defect) if an approval took them there,
-        PASSIVE if prices, fills or a tightening did."""
+    def judge(self, uses: Iterable[LimitUse], approved: Callable[[LimitUse], bool] = lambda use: False) -> None:
+        """Count the hard limits that are newly over their bound: ACTIVE (a defect) if an approval that was judged by
+        that limit took them there, PASSIVE if prices, fills or a tightening did."""
         self.judged = tuple(uses)
-        over = {use.key for use in self.judged if use.hard and use.status is UseStatus.BREACHED}
-        crossed = len(over - self.standing)
-        if by_approval:
-            self.active += crossed
-        else:
-            self.passive += crossed
-        self.standing = over
+        over = {use.key: use for use in self.judged if use.hard and use.status is UseStatus.BREACHED}
+        crossed = [use for key, use in over.items() if key not in self.standing]
+        active = sum(map(approved, crossed))
+        self.active += active
+        self.passive += len(crossed) - active
+        self.standing = set(over)
 
 
 class Worker:
@@ -165,13 +164,26 @@ class Worker:
         if not (isinstance(record, Decided) and record.allowed_lots):
             return
         terms = self._terms(state.account)
-        if terms is None or record.limit_set != terms.limits.hash or any(check.reduction for check in record.checks):
+        breaches = self._breaches.get(state.account)
+        if terms is None or breaches is None or not _decided_under(record, terms):
             return
-        uses = limit_uses(state, terms, record.time_us)
-        self._breaches.setdefault(state.account, Breaches()).judge(uses, by_approval=True)
+        instrument = terms.instruments.get(record.order.symbol)
+        issuer = "" if instrument is None else instrument.issuer or instrument.symbol
+        judged = {(check.measure, check.scope) for check in record.checks if not check.reduction}
+        judged |= {(measure, f"{scope} issuer:{issuer}") for measure, scope in judged}
+        breaches.judge(limit_uses(state, terms, record.time_us), lambda use: (use.measure, use.scope) in judged)
 
     def _terms(self, account: str) -> Terms | None:
         return self.accounts.shelf.held(partition_of(account))
+
+    async def _remembered(self, account: str) -> Breaches:
+        """The counts of the last report: a restart of the worker forgets none."""
+        stored = await self._log.bulletin.report(account)
+        if stored is None:
+            return Breaches()
+        report = decode_report(stored)
+        over = {use.key for use in report.limits if use.hard and use.status is UseStatus.BREACHED}
+        return Breaches(over, report.active_breaches, report.passive_breaches)
 
     async def _refresh(self, account: str, timed: bool) -> None:
         committer = self.accounts.latest(account)
@@ -183,15 +195,24 @@ class Worker:
         valued = observation(state, self.accounts.quotes, tracked_symbols(state), now_us, terms.control.epoch)
         if valued is not None:
             state.apply(valued)
-        breaches = self._breaches.setdefault(account, Breaches())
+        breaches = self._breaches.get(account)
+        if breaches is None:
+            breaches = self._breaches[account] = await self._remembered(account)
         before = {use.key: use.status for use in breaches.judged}
         report = risk_report(state, terms, now_us)
-        breaches.judge(report.limits, by_approval=False)
+        breaches.judge(report.limits)
         report = msgspec.structs.replace(report, active_breaches=breaches.active, passive_breaches=breaches.passive)
         await self._log.bulletin.post_report(account, encode_report(report))
         moved = {use.key: use.status for use in report.limits} != before
         if timed and valued is not None and (moved or state.nav_peak > committer.state.nav_peak):
             await self._append(account, _observe(self.accounts))
+
+
+def _decided_under(record: Decided, terms: Terms) -> bool:
+    """Whether an approval can be judged with what is in force now: an older one can't."""
+    model = terms.model.hash if terms.model is not None else ""
+    decided = (record.limit_set, record.instrument_set, record.risk_model)
+    return decided == (terms.limits.hash, terms.instruments.hash, model)
 
 
 def _session(state: AccountState, terms: Terms, date: str, now_us: int) -> list[AnyRecord]:

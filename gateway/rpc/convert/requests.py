@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.control import Scope, TradingState
-from engine.facts import Execution, Quote, StatedPosition
+from engine.facts import Execution, Quote, StatedOrder, StatedPosition
 from engine.instrument import AssetClass, Instrument
 from engine.order import Order, OrderType, Side, TimeInForce
 from engine.records import ExecutionKind
@@ -82,28 +82,25 @@ _STOP_PRICED = frozenset({OrderType.STOP, OrderType.STOP_LIMIT})
 # --- orders ----------------------------------------------------------------------------------------------------------
 
 
-def order_of(request: risk_gateway_pb2.CheckOrderRequest, valid_for_default_us: int | None) -> Order:
-    """The order asked about. `valid_for_default_us`: how long an approval holds whose order does not say."""
+def order_of(request: risk_gateway_pb2.CheckOrderRequest) -> Order:
+    """The order asked about."""
     form = Form()
     _need_checks(form, request.checks)
     if not request.HasField("order"):
         form.wrong("order", "required")
         raise Invalid(form.violations)
-    order = _order(form.at("order"), request.order, request.all_or_none, valid_for_default_us)
+    order = _order(form.at("order"), request.order, request.all_or_none)
     form.done()
     return order
 
 
-def orders_of(request: risk_gateway_pb2.CheckOrdersRequest, valid_for_default_us: int | None) -> list[Order]:
+def orders_of(request: risk_gateway_pb2.CheckOrdersRequest) -> list[Order]:
     """The orders of a basket, 1 to 500, in the order given; of one account where it is all or none."""
     form = Form()
     _need_checks(form, request.checks)
     form.count("orders", len(request.orders), 1, BASKET_ORDERS_MAX)
     form.done()
-    orders = [
-        _order(form.at("orders", i), message, request.all_or_none, valid_for_default_us)
-        for i, message in enumerate(request.orders)
-    ]
+    orders = [_order(form.at("orders", i), message, request.all_or_none) for i, message in enumerate(request.orders)]
     first: dict[tuple[str, str], int] = {}
     for i, order in enumerate(orders):
         earlier = first.setdefault((order.account, order.client_order_id), i)
@@ -120,7 +117,7 @@ def _need_checks(form: Form, checks: int) -> None:
         form.wrong("checks", f"expected one of the enum's named values, got unknown value {checks}")
 
 
-def _order(form: Form, message: order_pb2.Order, all_or_none: bool, valid_for_default_us: int | None) -> Order:
+def _order(form: Form, message: order_pb2.Order, all_or_none: bool) -> Order:
     order_type = form.choice("order_type", message.order_type, _ORDER_TYPES, OrderType.MARKET)
     return Order(
         account=form.name("account", message.account),
@@ -136,19 +133,13 @@ def _order(form: Form, message: order_pb2.Order, all_or_none: bool, valid_for_de
         reduce_only=message.reduce_only,
         all_or_none=all_or_none,
         replaces_client_order_id=_replaced(form, message),
-        valid_for_us=form.span("valid_for", message.valid_for)
-        if message.HasField("valid_for")
-        else valid_for_default_us,
+        valid_for_us=form.span("valid_for", message.valid_for) if message.HasField("valid_for") else None,
         algo_id=form.name("algo_id", message.algo_id, required=False),
         trader_id=form.name("trader_id", message.trader_id, required=False),
         desk_id=form.name("desk_id", message.desk_id, required=False),
         client_id=form.name("client_id", message.client_id, required=False),
         venue=form.name("venue", message.venue, required=False),
     )
-
-
-def _valid_for_us(form: Form, message: order_pb2.Order, default_us: int | None) -> int | None:
-    return form.span("valid_for", message.valid_for) if message.HasField("valid_for") else default_us
 
 
 def _price(
@@ -225,10 +216,7 @@ class Reconciliation:
     account: str
     positions: tuple[StatedPosition, ...]
     cash: Mapping[str, float] | None
-    open_orders: Mapping[str, float] | None
-    """Leaves in units of the instrument by client order id."""
-    order_places: Mapping[str, tuple[str, str]]
-    """(strategy, symbol) that the broker says of each of them."""
+    open_orders: tuple[StatedOrder, ...] | None
     snapshot_us: int
     reason: str
 
@@ -249,26 +237,28 @@ def reconciliation_of(request: risk_admin_pb2.ReconcilePositionsRequest, now_us:
     cash = _cash(form, request.cash) or None
     reason = form.text("reason", request.reason)
     form.done()
-    places = {message.client_order_id: (message.strategy, message.symbol) for message in request.open_orders}
-    return Reconciliation(account, positions, cash, open_orders, places, snapshot_us, reason)
+    return Reconciliation(account, positions, cash, open_orders, snapshot_us, reason)
 
 
-def _open_orders(form: Form, request: risk_admin_pb2.ReconcilePositionsRequest) -> dict[str, float] | None:
+def _open_orders(form: Form, request: risk_admin_pb2.ReconcilePositionsRequest) -> tuple[StatedOrder, ...] | None:
     if not request.has_open_orders:
         if request.open_orders:
             form.wrong("has_open_orders", "expected true where open_orders are given")
         return None
-    leaves: dict[str, float] = {}
+    stated: dict[str, StatedOrder] = {}
     for i, message in enumerate(request.open_orders):
         entry = form.at("open_orders", i)
         client_order_id = entry.identifier("client_order_id", message.client_order_id)
-        if client_order_id in leaves:
+        if client_order_id in stated:
             entry.wrong("client_order_id", "expected another than those before it")
-        entry.name("strategy", message.strategy, required=False)
-        entry.name("symbol", message.symbol, required=False)
-        _sign(entry, message.side)
-        leaves[client_order_id] = entry.not_negative("leaves_quantity", message.leaves_quantity)
-    return leaves
+        stated[client_order_id] = StatedOrder(
+            client_order_id=client_order_id,
+            leaves_quantity=entry.not_negative("leaves_quantity", message.leaves_quantity),
+            strategy=entry.name("strategy", message.strategy, required=False),
+            symbol=entry.name("symbol", message.symbol, required=False),
+            sign=_sign(entry, message.side),
+        )
+    return tuple(stated.values())
 
 
 def _positions(form: Form, messages: Sequence[account_pb2.PositionQuantity]) -> tuple[StatedPosition, ...]:

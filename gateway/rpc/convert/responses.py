@@ -3,7 +3,7 @@ never sent as zero.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from engine.account import MEMORY_HORIZON_US, AccountState, OpenOrder
 from engine.control import Resumed, Scope, Stop, TradingState
 from engine.decide import describe
+from engine.facts import StatedOrder
 from engine.limits import Limit, LimitAction, LimitSet, ScopeKind, Unit
 from engine.measures import MEASURES
 from engine.order import Action, Reason
@@ -26,6 +27,9 @@ from riskgateway.v1 import (
     risk_admin_pb2,
     risk_gateway_pb2,
 )
+
+CASH_SLACK = 1e-9
+"""Relative: the same payments added up in another order are no difference."""
 
 _ACTIONS = {
     Action.ALLOW: decision_pb2.ACTION_ALLOW,
@@ -337,10 +341,10 @@ def differences(
     """Where `state`, as it was, and the broker differ. `lot_sizes`: of the symbols that the state does not list."""
     yield from _position_differences(state, told, lot_sizes)
     if told.open_orders is not None:
-        yield from _order_differences(state, told, told.open_orders)
+        yield from _order_differences(state, told.open_orders, told.snapshot_us)
     for currency, amount in sorted((told.cash or {}).items()):
         recorded = state.cash.get(currency, 0.0)
-        if recorded != amount:
+        if abs(recorded - amount) > CASH_SLACK * max(1.0, abs(amount)):
             yield risk_admin_pb2.Difference(
                 kind=risk_admin_pb2.DIFFERENCE_KIND_CASH, symbol=currency, recorded=recorded, reported=amount
             )
@@ -365,21 +369,24 @@ def _position_differences(
 
 
 def _order_differences(
-    state: AccountState, told: Reconciliation, leaves: Mapping[str, float]
+    state: AccountState, open_orders: Sequence[StatedOrder], snapshot_us: int
 ) -> Iterable[risk_admin_pb2.Difference]:
-    for client_order_id in sorted(state.orders.keys() | leaves.keys()):
-        order, reported = state.orders.get(client_order_id), leaves.get(client_order_id, 0.0)
+    told = {stated.client_order_id: stated for stated in open_orders}
+    for client_order_id in sorted(state.orders.keys() | told.keys()):
+        order, stated = state.orders.get(client_order_id), told.get(client_order_id)
+        reported = stated.leaves_quantity if stated is not None else 0.0
         lot_size = state.listed[order.symbol].lot_size if order is not None else 0.0
         recorded = order.leaves * lot_size if order is not None else 0.0
         if abs(recorded - reported) <= lot_size / 2:
             continue
-        if order is not None and client_order_id not in leaves and order.time_us >= told.snapshot_us:
+        if order is not None and stated is None and order.time_us >= snapshot_us:
             continue  # decided after the broker was asked: no difference, it could not know
-        strategy, symbol = (order.strategy, order.symbol) if order is not None else told.order_places[client_order_id]
+        known = order or stated
+        assert known is not None, "an id is open here or at the broker"
         yield risk_admin_pb2.Difference(
             kind=risk_admin_pb2.DIFFERENCE_KIND_OPEN_ORDER,
-            strategy=strategy,
-            symbol=symbol,
+            strategy=known.strategy,
+            symbol=known.symbol,
             client_order_id=client_order_id,
             recorded=recorded,
             reported=reported,

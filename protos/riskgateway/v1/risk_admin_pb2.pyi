@@ -255,7 +255,9 @@ class ReconcilePositionsRequest(google.protobuf.message.Message):
 
     @property
     def snapshot_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When the broker took the snapshot; required, and not more than a second ahead of the store's clock."""
+        """When the broker took the snapshot; required, and not more than a second ahead of the store's clock. One from before
+        a fill that is booked here is FAILED_PRECONDITION: its positions would take the fill back.
+        """
 
     def __init__(
         self,
@@ -289,11 +291,11 @@ class ReportedOrder(google.protobuf.message.Message):
     leaves_quantity: builtins.float
     """What is left of it in units of the instrument, 0 or more."""
     strategy: builtins.str
-    """Its strategy; read for an order that the gateway does not know, to name it in the difference."""
+    """Its strategy; read for an order that is not open here."""
     symbol: builtins.str
-    """Its symbol; read likewise."""
+    """Its symbol; required, and registered, for an order that the gateway never decided."""
     side: riskgateway.v1.order_pb2.Side.ValueType
-    """Its side; checked, and not read."""
+    """Its side; required likewise."""
     def __init__(
         self,
         *,
@@ -330,8 +332,8 @@ class Difference(google.protobuf.message.Message):
     recorded: builtins.float
     """What the gateway had: units of the instrument, or amount of the currency."""
     reported: builtins.float
-    """What the broker says, in the same unit; from now on also what the gateway has. Not so for open orders that the
-    gateway does not know or counts with less: they stay as they are here, cancel them at the venue.
+    """What the broker says, in the same unit; from now on also what the gateway has. An order that only the broker knew
+    is counted from here on.
     """
     def __init__(
         self,

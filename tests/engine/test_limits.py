@@ -1,0 +1,146 @@
+"""A limit set that can't be armed says which row and which field; one that can is named by its content."""
+
+from typing import Any
+
+import pytest
+
+from engine.control import TradingState
+from engine.limits import HaltState, LimitAction, LimitError, LimitSet, ScopeKind, check_rows, limit_set_from
+from engine.measures import MEASURES
+from engine.order import OrderType, TimeInForce
+from tests.engine.builders import row, stock
+
+GOOD: dict[str, Any] = {"measure": "position", "scope": "symbol", "limit": 10.0}
+FIRM: dict[str, Any] = {
+    "measure": "es_95",
+    "scope": "firm",
+    "match": "*",
+    "limit": 0.1,
+    "allocation": {"A": 0.6, "B": 0.4},
+}
+
+BAD_ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("measure", {"measure": "positon"}),
+    ("limit", {"limit": -1.0}),
+    ("limit", {"limit": float("nan")}),
+    ("limit", {"limit": float("inf")}),
+    ("limit", {"limit": "ten"}),
+    ("warn", {"warn": 11.0}),
+    ("warn", {"warn": -1.0}),
+    ("warn", {"warn": float("nan")}),
+    ("scope", {"scope": "account"}),
+    ("scope", {"scope": "galaxy"}),
+    ("unit", {"unit": "money"}),
+    ("unit", {"unit": "euros"}),
+    ("action", {"action": "explode"}),
+    ("action", {"measure": "mark_age", "action": "reduce"}),
+    ("halt_state", {"halt_state": "active"}),
+    ("open_orders", {"open_orders": False}),
+    ("window_s", {"window_s": 0.0}),
+    ("window_s", {"window_s": 3601.0}),
+    ("window_s", {"window_s": float("nan")}),
+    ("match", {"scope": "asset_class", "match": "equities"}),
+    ("match", {"measure": "leverage", "scope": "account", "match": "ALPHA"}),
+    ("match", {"match": " "}),
+    ("account", {"account": ""}),
+    ("allocation", {"allocation": {"A": 0.5}}),
+    ("allocation", FIRM | {"allocation": {}}),
+    ("allocation", FIRM | {"allocation": {"A": 0.7, "B": 0.4}}),
+    ("allocation.A", FIRM | {"allocation": {"A": -0.1}}),
+    ("allocation.A", FIRM | {"allocation": {"A": 1.1}}),
+    ("allocation.A", FIRM | {"allocation": {"A": float("nan")}}),
+    ("scope", FIRM | {"measure": "var_95"}),
+    ("lmit", {"lmit": 5}),
+)
+
+
+@pytest.mark.parametrize(("field", "change"), BAD_ROWS, ids=[f"{f}-{at}" for at, (f, _) in enumerate(BAD_ROWS)])
+def test_a_bad_row_is_named_with_its_field(field: str, change: dict[str, Any]) -> None:
+    with pytest.raises(LimitError) as refused:
+        check_rows(limit_set_from([GOOD, GOOD | {"match": "AAA"} | change]), MEASURES)
+
+    assert refused.value.path.startswith("limit[1]")
+    assert field in str(refused.value)
+
+
+@pytest.mark.parametrize("missing", ["measure", "scope", "limit"])
+def test_a_row_without_a_required_field_is_named(missing: str) -> None:
+    table = {name: value for name, value in GOOD.items() if name != missing}
+
+    with pytest.raises(LimitError, match=rf"limit\[0\].*{missing}"):
+        limit_set_from([table])
+
+
+def test_two_rows_alike_are_refused_naming_both() -> None:
+    with pytest.raises(LimitError, match=r"limit\[2\].*limit\[0\]"):
+        check_rows(limit_set_from([GOOD, GOOD | {"match": "AAA"}, GOOD | {"limit": 5.0}]), MEASURES)
+
+
+BAD_POLICIES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("market_slippage", {"market_slippage": -0.1}),
+    ("mark_age_max_s", {"mark_age_max_s": float("nan")}),
+    ("model_age_max_s", {"model_age_max_s": float("inf")}),
+    ("model_lag_sessions_max", {"model_lag_sessions_max": -1}),
+    ("model_lag_sessions_max", {"model_lag_sessions_max": "one"}),
+    ("order_types", {"order_types": ["limit", "iceberg"]}),
+    ("times_in_force", {"times_in_force": ["someday"]}),
+    ("slippage", {"slippage": 0.1}),
+)
+
+
+@pytest.mark.parametrize(("field", "policy"), BAD_POLICIES)
+def test_a_bad_policy_is_named_with_its_field(field: str, policy: dict[str, Any]) -> None:
+    with pytest.raises(LimitError, match=rf"limits.*{field}"):
+        check_rows(limit_set_from([GOOD], policy), MEASURES)
+
+
+def test_a_good_set_keeps_what_its_tables_say() -> None:
+    policy = {"order_types": ["limit"], "times_in_force": ["day", "ioc"], "market_slippage": 0.02}
+    tables = [GOOD | {"action": "halt", "halt_state": "cancel_only", "warn": 10.0}, FIRM]
+
+    found = limit_set_from(tables, policy)
+    check_rows(found, MEASURES)
+
+    assert found.rows[0].action is LimitAction.HALT
+    assert found.rows[0].halt_state.trading_state is TradingState.CANCEL_ONLY
+    assert found.policy.order_types == (OrderType.LIMIT,)
+    assert found.policy.times_in_force == (TimeInForce.DAY, TimeInForce.IOC)
+
+
+def test_every_measure_can_be_armed_in_each_scope_that_it_names() -> None:
+    for measure in MEASURES.values():
+        for scope in measure.scopes:
+            shares = {"A": 1.0} if scope is ScopeKind.FIRM else {}
+            check_rows(LimitSet((row(measure.name, 1.0, scope.value, allocation=shares),)), MEASURES)
+
+
+def test_a_set_is_named_by_its_content() -> None:
+    one, same, other = (limit_set_from([GOOD | {"limit": limit}]) for limit in (10.0, 10.0, 11.0))
+
+    assert one.hash == same.hash != other.hash
+    assert LimitSet.decode(one.encode()) == one
+
+
+def test_without_a_mark_age_row_one_is_implied() -> None:
+    implied, named = LimitSet((row("position", 1, "symbol"),)), LimitSet((row("mark_age", 60.0, "symbol"),))
+
+    assert [(one.measure, one.limit) for one in implied.rows_for("A")] == [("position", 1), ("mark_age", 5.0)]
+    assert [(one.measure, one.limit) for one in named.rows_for("A")] == [("mark_age", 60.0)]
+
+
+def test_a_row_that_names_an_account_replaces_only_the_one_like_it() -> None:
+    rows = (
+        row("leverage", 1.0),
+        row("leverage", 2.0, action="halt"),
+        row("leverage", 3.0, account="A"),
+        row("mark_age", 5.0),
+    )
+    armed = LimitSet(rows)
+
+    assert [one.limit for one in armed.rows_for("A")] == [2.0, 3.0, 5.0]
+    assert [one.limit for one in armed.rows_for("B")] == [1.0, 2.0, 5.0]
+
+
+def test_halt_states_are_the_trading_states_but_active() -> None:
+    assert {one.trading_state for one in HaltState} == set(TradingState) - {TradingState.ACTIVE}
+    assert stock("AAA").sector == "unassigned"

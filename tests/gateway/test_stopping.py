@@ -1,0 +1,303 @@
+"""P2: once StopAll has returned, no gateway approves in its scope, replays included, until a covering Resume.
+
+Over memory, over memory where every other append conflicts, and over the private Valkey.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import cast
+
+import pytest
+
+from engine.control import Scope, TradingState, decode_control
+from engine.facts import StatedPosition
+from engine.limits import Limit, LimitAction, ScopeKind
+from engine.order import Action, Order, Reason
+from gateway.committer import Answer
+from gateway.errors import StoreUnavailable
+from gateway.log.account_log import AccountLog, partition_of
+from gateway.log.memory import MemoryLog
+from gateway.log.redis import RedisLog
+from gateway.stopping import StopIncomplete
+from tests.gateway.faults import AwayInPart, Deaf, SlowBlobs, lose_control
+from tests.gateway.log.conflicting import EveryKthConflicts
+from tests.gateway.world import (
+    ACCOUNT,
+    EVERYTHING,
+    Gateway,
+    World,
+    buy,
+    limits,
+    monotonic_us,
+    opening,
+    report,
+    sell,
+    world_on,
+)
+
+PARTITION = partition_of(ACCOUNT)
+
+
+@pytest.fixture(params=["memory", "conflicting", "valkey"])
+def log(request: pytest.FixtureRequest) -> AccountLog:
+    if request.param == "valkey":
+        return cast(AccountLog, request.getfixturevalue("valkey_log"))
+    memory = request.getfixturevalue("memory_log")
+    return EveryKthConflicts(memory, 2) if request.param == "conflicting" else cast(AccountLog, memory)
+
+
+@pytest.fixture
+async def world(log: AccountLog, store_clock: list[int]) -> AsyncIterator[World]:
+    async with world_on(log, monotonic_us if isinstance(log, RedisLog) else lambda: store_clock[0]) as world:
+        yield world
+
+
+@pytest.fixture
+async def memory_world(memory_log: MemoryLog, store_clock: list[int]) -> AsyncIterator[World]:
+    async with world_on(memory_log, lambda: store_clock[0]) as world:
+        yield world
+
+
+async def test_nothing_is_approved_on_any_gateway_once_a_stop_has_returned(world: World) -> None:
+    gateways = [await world.open(), await world.gateway()]
+    await world.arm(limits(position=1e6))
+    stopped = asyncio.Event()
+    late: list[Answer] = []
+
+    async def trade(name: int, gateway: Gateway) -> int:
+        for i in range(1_000_000):
+            after_stop = stopped.is_set()
+            answer = await gateway.check(buy(f"g{name}-{i}"))
+            if after_stop:
+                late.append(answer)
+                if len(late) > 20:
+                    return i
+        return 0
+
+    async def stop() -> None:
+        for gateway in gateways:
+            await gateway.check(buy(f"before {gateway}"))
+        await world.stop()
+        stopped.set()
+
+    *traded, _ = await asyncio.gather(*(trade(i, g) for i, g in enumerate(gateways)), stop())
+
+    assert all(traded)
+    assert {(answer.decided.action, answer.decided.reason) for answer in late} == {(Action.HALT, Reason.TRADING_HALTED)}
+
+
+async def test_a_stop_dominates_the_replay_of_an_approval(world: World) -> None:
+    gateways = [await world.open(), await world.gateway()]
+    approved = await gateways[0].check(buy("one", 60))
+    await world.stop()
+
+    again = [await gateway.check(buy("one", 60)) for gateway in gateways]
+
+    for answer in again:
+        assert (answer.decided.action, answer.decided.reason) == (Action.HALT, Reason.SUPERSEDED_BY_STOP)
+        assert answer.decided.allowed_lots == 0
+        assert answer.prior is not None and (answer.prior.seq, answer.prior.allowed_lots) == (approved.seq, 60)
+    assert (await gateways[0].read()).state.book.buys.tolist() == [60]
+
+
+async def test_a_resume_does_not_revive_what_the_stop_voided(world: World) -> None:
+    gateway = await world.open()
+    await gateway.check(buy("one", 60))
+    await world.stop()
+    await world.resume()
+
+    voided, new = await gateway.check(buy("one", 60)), await gateway.check(buy("two", 40))
+    revived = await gateway.check(buy("two", 40))
+
+    assert voided.decided.reason is Reason.SUPERSEDED_BY_STOP
+    assert (new.decided.action, revived.decided, revived.replayed) == (Action.ALLOW, new.decided, True)
+
+
+async def test_a_replay_hears_of_a_stop_that_its_gateway_has_not_heard_of(memory_world: World) -> None:
+    await memory_world.open()
+    deaf = await memory_world.gateway(Deaf(memory_world.log))
+    await deaf.check(buy("one", 60))
+    await memory_world.stop()
+
+    assert (await deaf.check(buy("one", 60))).decided.reason is Reason.SUPERSEDED_BY_STOP
+    assert (await deaf.check(buy("two", 1))).decided.reason is Reason.TRADING_HALTED
+
+
+async def test_a_refusal_replays_through_a_stop(world: World) -> None:
+    gateway = await world.open()
+    refused = await gateway.check(buy("big", 101))
+    await world.stop()
+
+    again = await gateway.check(buy("big", 101))
+
+    assert (again.decided, again.replayed, again.prior) == (refused.decided, True, None)
+
+
+async def test_reduce_only_lets_true_reductions_through(world: World) -> None:
+    gateway = await world.open(StatedPosition(symbol="AAA", quantity=10.0, strategy="s1"))
+    await world.stop(TradingState.REDUCE_ONLY)
+
+    more, less, cut, none_left = [
+        await gateway.check(order) for order in (buy("more"), sell("less", 6), sell("cut", 6), sell("none left"))
+    ]
+
+    assert (more.decided.action, more.decided.reason) == (Action.HALT, Reason.REDUCE_ONLY)
+    assert (less.decided.action, less.decided.allowed_lots) == (Action.ALLOW, 6)
+    assert (cut.decided.action, cut.decided.allowed_lots) == (Action.REDUCE, 4)
+    assert none_left.decided.reason is Reason.REDUCE_ONLY
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [(TradingState.HALTED, Reason.TRADING_HALTED), (TradingState.CANCEL_ONLY, Reason.CANCEL_ONLY)],
+)
+async def test_halted_and_cancel_only_let_no_order_through_and_every_report(
+    world: World, state: TradingState, reason: Reason
+) -> None:
+    gateway = await world.open(StatedPosition(symbol="AAA", quantity=10.0, strategy="s1"))
+    await gateway.check(buy("one", 5))
+    await world.stop(state)
+
+    refused = await gateway.check(sell("less", 6))
+    await gateway.report(report("x1", "one", "cancelled"))
+
+    assert (refused.decided.action, refused.decided.reason) == (Action.HALT, reason)
+    assert (await gateway.read()).state.orders == {}
+
+
+@pytest.mark.parametrize(
+    ("scope", "inside", "outside"),
+    [
+        (Scope(ACCOUNT), buy("in"), buy("out", account="beta")),
+        (Scope(strategy="s1"), buy("in", account="beta"), buy("out", strategy="s2")),
+        (Scope(symbol="AAA"), buy("in", account="beta", strategy="s2"), buy("out", symbol="BBB")),
+        (Scope(ACCOUNT, "s1", "AAA"), buy("in"), buy("out", symbol="BBB")),
+    ],
+)
+async def test_a_stop_reaches_its_scope_and_nothing_else(
+    world: World, scope: Scope, inside: Order, outside: Order
+) -> None:
+    gateway = await world.open()
+    await gateway.record(opening(), "beta", opens=True)
+
+    await world.stop(scope=scope)
+
+    assert (await gateway.check(inside)).decided.action is Action.HALT
+    assert (await gateway.check(outside)).decided.action is Action.ALLOW
+
+
+async def test_neither_a_lower_rank_nor_a_narrower_scope_lifts_a_stop(world: World) -> None:
+    gateway = await world.open()
+    await world.stop(rank=2)
+
+    lesser = await world.resume(rank=1)
+    narrower = await world.resume(Scope(ACCOUNT), rank=2)
+    still = await gateway.check(buy("still"))
+    lifted = await world.resume(rank=2)
+
+    assert (lesser.lifted, narrower.lifted) == ((), ())
+    assert [stop.scope for stop in lesser.refused] == [stop.scope for stop in narrower.refused] == [EVERYTHING]
+    assert still.decided.reason is Reason.TRADING_HALTED
+    assert [stop.scope for stop in lifted.lifted] == [EVERYTHING]
+    assert (await gateway.check(buy("again"))).decided.action is Action.ALLOW
+
+
+async def test_of_two_stops_each_needs_its_own_resume(world: World) -> None:
+    gateway = await world.open()
+    await world.stop()
+    await world.stop(scope=Scope(ACCOUNT, symbol="AAA"))
+
+    await world.resume(Scope(ACCOUNT))
+
+    assert (await gateway.check(buy("one"))).decided.reason is Reason.TRADING_HALTED
+
+
+async def test_a_limit_that_halts_is_in_force_until_a_resume_of_its_scope(world: World) -> None:
+    gateways = [await world.open(), await world.gateway()]
+    await world.arm(limits(Limit("gross_exposure", ScopeKind.ACCOUNT, 5_000.0, action=LimitAction.HALT)))
+
+    halted = await gateways[0].check(buy("big", 60))
+    small = await gateways[1].check(buy("small", 1))
+    await world.resume(Scope("beta"))
+    still = await gateways[1].check(buy("still", 1))
+    await world.resume(Scope(ACCOUNT))
+    again = await gateways[1].check(buy("again", 1))
+
+    assert halted.decided.action is Action.HALT
+    assert (small.decided.reason, still.decided.reason) == (Reason.REDUCE_ONLY, Reason.REDUCE_ONLY)
+    assert again.decided.action is Action.ALLOW
+
+
+async def test_a_stop_that_comes_while_terms_are_being_loaded_is_not_missed(memory_world: World) -> None:
+    await memory_world.open()
+    slow = SlowBlobs(memory_world.log)
+    gateway = await memory_world.gateway(slow)
+    await gateway.check(buy("before"))
+    slow.ready.clear()
+    slow.asked.clear()
+    await memory_world.arm(limits(position=90.0))
+    asking = asyncio.ensure_future(gateway.check(buy("during")))
+    await slow.asked.wait()
+
+    await memory_world.stop()
+    await gateway.accounts.shelf.refresh()
+    slow.ready.set()
+
+    assert (await asking).decided.action is Action.HALT
+    assert (await gateway.check(buy("after"))).decided.action is Action.HALT
+
+
+# -- a store that is away in part
+
+
+async def test_an_incomplete_stop_names_what_is_missing_and_goes_on_trying(memory_world: World) -> None:
+    gateway = await memory_world.open()
+    in_part = AwayInPart(memory_world.log, {PARTITION, 63})
+    stopper = memory_world.stopper(in_part)
+
+    with pytest.raises(StopIncomplete) as incomplete:
+        await stopper.stop(EVERYTHING, TradingState.HALTED, "fire", "operator", 1)
+    with pytest.raises(StoreUnavailable, match="not yet acknowledged"):
+        await stopper.resume(EVERYTHING, "too early", "operator", 1)
+    in_part.away.clear()
+    await asyncio.wait_for(in_part.complete.wait(), 10)
+
+    assert incomplete.value.missing == tuple(sorted({PARTITION, 63}))
+    controls = [decode_control(stored.state) for stored in await memory_world.log.read_controls()]
+    assert all([stop.reason for stop in control.stops] == ["fire"] for control in controls)
+    assert (await gateway.check(buy("one"))).decided.reason is Reason.TRADING_HALTED
+
+
+# -- a store that lost a control state
+
+
+async def test_a_stop_that_the_store_has_lost_is_put_back_by_who_remembers_it(memory_world: World) -> None:
+    log = memory_world.log
+    assert isinstance(log, MemoryLog)
+    gateway = await memory_world.open()
+    before = await log.read_control(PARTITION)
+    await memory_world.stop()
+    halted = await gateway.check(buy("one"))
+
+    lose_control(log, PARTITION, before)
+    after = await gateway.check(buy("two"))
+
+    assert (halted.decided.reason, after.decided.reason) == (Reason.TRADING_HALTED,) * 2
+    stranger = await memory_world.gateway()
+    assert (await stranger.check(buy("three"))).decided.reason is Reason.TRADING_HALTED
+
+
+async def test_of_two_control_states_of_one_epoch_the_stopped_one_wins(memory_world: World) -> None:
+    log = memory_world.log
+    assert isinstance(log, MemoryLog)
+    gateway = await memory_world.open()
+    before = await log.read_control(PARTITION)
+    await memory_world.stop()
+    await gateway.check(buy("one"))
+
+    lose_control(log, PARTITION, before)
+    await memory_world.arm(limits(position=50.0))
+
+    assert (await gateway.check(buy("two"))).decided.reason is Reason.TRADING_HALTED
+    await memory_world.resume()
+    assert (await gateway.check(buy("three"))).decided.action is Action.ALLOW

@@ -1,0 +1,285 @@
+"""The worker: a model for each session, reports on every change, sessions by the clock; and life without it (P5).
+
+Prices are a small made history; the store is the memory log, its clock turned by hand.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+
+from engine.facts import Quote
+from engine.limits import Limit, ScopeKind
+from engine.order import Action, Reason
+from engine.report import RiskReport, decode_report
+from engine.risk.history import PriceHistory
+from gateway.log.memory import MemoryLog
+from gateway.registry import register
+from gateway.worker.model_builder import ModelBuilder, ModelSettings
+from gateway.worker.worker import SessionRoll, Worker
+from tests.gateway.log.conflicting import EveryKthConflicts
+from tests.gateway.world import (
+    ACCOUNT,
+    SESSION,
+    Gateway,
+    World,
+    buy,
+    limits,
+    opening,
+    report,
+    sell,
+    session,
+    stock,
+    world_on,
+)
+
+NEW_YORK = ZoneInfo("America/New_York")
+DAYS = 320
+VAR = Limit("var_95", ScopeKind.ACCOUNT, 1e9)
+
+
+def prices() -> PriceHistory:
+    """Closes of AAA and BBB on the weekdays up to the session, AAA moving twice as much."""
+    last = date.fromisoformat(SESSION)
+    days = [last - timedelta(days=back) for back in range(3 * DAYS, 0, -1)]
+    days = [day for day in days if day.weekday() < 5][-DAYS:] + [last + timedelta(days=i) for i in range(3)]
+    moves = np.random.default_rng(7).normal(0.0, 0.01, (len(days), 1)) * np.array([2.0, 1.0])
+    return PriceHistory(tuple(days), ("AAA", "BBB"), 100.0 * np.exp(np.cumsum(moves, axis=0)))
+
+
+@pytest.fixture
+async def world(memory_log: MemoryLog, store_clock: list[int]) -> AsyncIterator[World]:
+    async with world_on(memory_log, lambda: store_clock[0]) as world:
+        await world.arm(limits(VAR))
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def working(world: World, roll: SessionRoll | None = None, refresh_s: float = 3600.0) -> AsyncIterator[Worker]:
+    builder = ModelBuilder(prices(), ModelSettings(lookback_days=260, unmapped="zero"))
+    worker = Worker(world.log, await world.clock(), builder, refresh_s, roll)
+    running = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await worker.aclose()
+
+
+async def model_of(gateway: Gateway, session_date: str) -> None:
+    """Until the gateway decides with the model of a session."""
+    with gateway.accounts.subscribe(()) as subscription:
+        async with asyncio.timeout(20):
+            while (model := gateway.accounts.model) is None or model.session_date.isoformat() != session_date:
+                await subscription.next(1.0)
+
+
+async def report_of(gateway: Gateway, fits: Callable[[RiskReport], bool]) -> RiskReport:
+    """The first report on the account that fits."""
+    with gateway.accounts.subscribe([ACCOUNT]) as subscription:
+        async with asyncio.timeout(20):
+            while True:
+                encoded = gateway.accounts.report(ACCOUNT)
+                if encoded is not None and fits(found := decode_report(encoded)):
+                    return found
+                await subscription.next(1.0)
+
+
+# -- the model
+
+
+async def test_a_model_of_the_session_is_published_from_closes_before_it(world: World) -> None:
+    gateway = await world.open()
+    refused = await gateway.check(buy("without a model"))
+
+    async with working(world):
+        await model_of(gateway, SESSION)
+
+    model = gateway.accounts.model
+    assert refused.decided.reason is Reason.MODEL_MISSING
+    assert model is not None and model.n_days == 260
+    assert model.last_price_date < date.fromisoformat(SESSION)
+    allowed = (await gateway.check(buy("with a model"))).decided
+    assert (allowed.action, allowed.message) == (Action.ALLOW, "within all limits")
+
+
+async def test_a_new_session_gets_a_new_model_and_no_request_is_dropped_meanwhile(world: World) -> None:
+    gateway = await world.open()
+    async with working(world):
+        await model_of(gateway, SESSION)
+        first = gateway.accounts.model
+        asking = [asyncio.ensure_future(gateway.check(buy(f"o{i}"))) for i in range(50)]
+
+        await gateway.record(session("2023-11-15"))
+        await model_of(gateway, "2023-11-15")
+        answers = await asyncio.gather(*asking)
+
+    second = gateway.accounts.model
+    assert first is not None and second is not None and first.hash != second.hash
+    assert second.last_price_date == date.fromisoformat(SESSION)
+    assert all(answer.decided.risk_model == first.hash for answer in answers if answer.decided.action.allows)
+    assert (await gateway.check(buy("new"))).decided.risk_model == second.hash
+
+
+async def test_between_a_new_session_and_its_model_only_reductions_pass(world: World) -> None:
+    gateway = await world.open()
+    async with working(world):
+        await model_of(gateway, SESSION)
+    await gateway.check(buy("one", 10))
+    await gateway.report(report("x1", "one", "fill", 10))
+
+    await gateway.record(session("2023-11-15"))
+    more, less = await gateway.check(buy("more")), await gateway.check(sell("less", 10))
+
+    assert more.decided.reason is Reason.MODEL_STALE
+    assert less.decided.action is Action.ALLOW
+
+
+async def test_a_model_that_nobody_renewed_decides_nothing_but_reductions(world: World, store_clock: list[int]) -> None:
+    gateway = await world.open()
+    async with working(world):
+        await model_of(gateway, SESSION)
+    await gateway.check(buy("one", 10))
+    await gateway.report(report("x1", "one", "fill", 10))
+
+    store_clock[0] += 27 * 3600 * 1_000_000
+    quotes = gateway.accounts.quotes
+    quotes.offer(Quote("AAA", 100.0, 100.0, 100.0, store_clock[0]), store_clock[0])
+    more, less = await gateway.check(buy("more")), await gateway.check(sell("less", 10))
+
+    assert more.decided.reason is Reason.MODEL_STALE
+    assert less.decided.action is Action.ALLOW
+
+
+async def test_new_instruments_get_a_new_model(world: World) -> None:
+    gateway = await world.open()
+    async with working(world, refresh_s=0.01):
+        await model_of(gateway, SESSION)
+        first = gateway.accounts.model
+
+        registered = await register(world.log, [stock("CCC")])
+        with gateway.accounts.subscribe(()) as subscription:
+            async with asyncio.timeout(20):
+                while gateway.accounts.model is first:
+                    await gateway.check(buy("nudge"), dry_run=True)
+                    await subscription.next(0.05)
+
+    assert gateway.accounts.model is not None
+    assert gateway.accounts.model.instrument_set == registered.instrument_set
+
+
+# -- reports
+
+
+async def test_a_report_follows_a_change(world: World) -> None:
+    gateway = await world.open()
+    async with working(world):
+        await model_of(gateway, SESSION)
+        await gateway.check(buy("one", 10))
+
+        found = await report_of(gateway, lambda r: r.gross == 1_000.0)
+
+    assert found.var_95 is not None and 0 < found.var_95 < 100
+    assert (found.equity, found.n_observations) == (1_000_000.0, 260)
+    assert {use.measure for use in found.limits} >= {"position", "var_95"}
+
+
+async def test_a_limit_crossed_by_prices_is_a_passive_breach(world: World) -> None:
+    await world.arm(limits(Limit("gross_exposure", ScopeKind.ACCOUNT, 1_000.0)))
+    gateway = await world.open()
+    async with working(world) as worker:
+        await gateway.check(buy("one", 10))
+        await report_of(gateway, lambda r: r.gross == 1_000.0)
+
+        now_us = gateway.accounts.clock.now_us()
+        for accounts in (worker.accounts, gateway.accounts):
+            accounts.quotes.offer(Quote("AAA", 110.0, 110.0, 110.0, now_us), now_us)
+        await gateway.read()
+        found = await report_of(gateway, lambda r: bool(r.passive_breaches))
+
+    assert (found.active_breaches, found.passive_breaches) == (0, 1)
+
+
+async def test_approvals_are_no_breaches(world: World) -> None:
+    gateway = await world.open()
+    async with working(world):
+        await model_of(gateway, SESSION)
+        for i in range(12):
+            await gateway.check(buy(f"o{i}", 9))
+
+        found = await report_of(gateway, lambda r: r.gross == 9_900.0)
+
+    assert (found.active_breaches, found.passive_breaches) == (0, 0)
+
+
+async def test_an_account_that_nobody_can_read_does_not_end_the_worker(
+    memory_log: MemoryLog, store_clock: list[int], world: World
+) -> None:
+    gateway = await world.open()
+    await gateway.record(opening(), "beta", opens=True)
+    await gateway.record(session(), "beta")
+    head = (await gateway.read("beta")).head
+    async with working(world, SessionRoll(time(9, 30), NEW_YORK)):
+        await model_of(gateway, SESSION)
+        await memory_log.append("beta", head, None, [b'{"k":"from the future"}'], 0, 0)
+        store_clock[0] += 24 * 3600 * 1_000_000
+        await gateway.check(buy("one", 10))
+
+        await model_of(gateway, "2023-11-15")
+
+
+# -- sessions by the clock
+
+
+@pytest.mark.parametrize(
+    ("local", "session_date"),
+    [
+        ("2023-11-14T09:29:59", "2023-11-13"),
+        ("2023-11-14T09:30:00", "2023-11-14"),
+        ("2023-11-14T23:59:59", "2023-11-14"),
+        ("2023-11-17T12:00:00", "2023-11-17"),
+        ("2023-11-18T12:00:00", "2023-11-17"),
+        ("2023-11-19T23:00:00", "2023-11-17"),
+        ("2023-11-20T09:29:00", "2023-11-17"),
+        ("2023-11-20T09:30:00", "2023-11-20"),
+        ("2023-03-13T09:30:00", "2023-03-13"),
+    ],
+)
+def test_the_session_is_of_the_last_weekday_that_has_opened(local: str, session_date: str) -> None:
+    now = datetime.fromisoformat(local).replace(tzinfo=NEW_YORK)
+
+    roll = SessionRoll(time(9, 30), NEW_YORK)
+
+    assert roll.date_at(round(now.timestamp() * 1e6)).isoformat() == session_date
+
+
+def test_the_session_is_of_its_own_zone() -> None:
+    now_us = round(datetime(2023, 11, 14, 1, 0, tzinfo=ZoneInfo("UTC")).timestamp() * 1e6)
+
+    assert SessionRoll(time(9, 0), ZoneInfo("Asia/Tokyo")).date_at(now_us).isoformat() == "2023-11-14"
+    assert SessionRoll(time(9, 0), NEW_YORK).date_at(now_us).isoformat() == "2023-11-13"
+
+
+@pytest.mark.parametrize("conflicting", [False, True])
+async def test_sessions_roll_by_the_clock_once(
+    memory_log: MemoryLog, store_clock: list[int], conflicting: bool
+) -> None:
+    log = EveryKthConflicts(memory_log, 2) if conflicting else memory_log
+    async with world_on(log, lambda: store_clock[0]) as world:
+        gateway = await world.gateway()
+        await gateway.record(opening(), opens=True)
+        store_clock[0] = round(datetime(2023, 11, 14, 12, 0, tzinfo=NEW_YORK).timestamp() * 1e6)
+        async with working(world, SessionRoll(time(9, 30), NEW_YORK), refresh_s=0.01):
+            await model_of(gateway, "2023-11-14")
+            store_clock[0] += 24 * 3600 * 1_000_000
+            await gateway.check(buy("nudge"))
+            await model_of(gateway, "2023-11-15")
+        state = (await gateway.read()).state
+
+    assert state.session is not None and state.session.date == "2023-11-15"
+    assert [closed.date for closed in state.sessions] == ["2023-11-14"]
