@@ -1,0 +1,228 @@
+// A client that was written against the .proto files alone: what an agent, a feed and an operator do, step by step.
+// Arguments: gateway address, control address, folder of the protos. Prints a line for each step that held, and ends
+// with status 0 only if all did. The limits it trips are those of the test's configuration.
+"use strict";
+
+const assert = require("node:assert/strict");
+const path = require("node:path");
+const grpc = require("@grpc/grpc-js");
+const loader = require("@grpc/proto-loader");
+
+const [gatewayAddress, controlAddress, protos] = process.argv.slice(2);
+const OPTIONS = { keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true, includeDirs: [protos] };
+const ACCOUNT = "NODE";
+const SESSION = "2022-12-28";
+const CALL_MS = 8_000;
+const { riskgateway } = grpc.loadPackageDefinition(
+  loader.loadSync(["riskgateway/v1/risk_gateway.proto", "riskgateway/v1/risk_admin.proto"], OPTIONS),
+);
+const details = loader.loadSync(path.join(__dirname, "rpc_details.proto"), { ...OPTIONS, includeDirs: [] });
+
+const v1 = riskgateway.v1;
+const credentials = grpc.credentials.createInsecure();
+const gateway = new v1.RiskGateway(gatewayAddress, credentials);
+const control = new v1.RiskGateway(controlAddress, credentials);
+const admin = new v1.RiskAdmin(controlAddress, credentials);
+const feed = new v1.RiskAdmin(gatewayAddress, credentials);
+
+const deadline = () => Date.now() + CALL_MS;
+const now = () => ({ seconds: Math.floor(Date.now() / 1000), nanos: (Date.now() % 1000) * 1_000_000 });
+const held = (step) => console.log(`held: ${step}`);
+
+function call(client, method, request) {
+  return new Promise((resolve, reject) => {
+    client[method](request, new grpc.Metadata(), { deadline: deadline() }, (error, reply) =>
+      error ? reject(error) : resolve(reply),
+    );
+  });
+}
+
+function publish(marks) {
+  return new Promise((resolve, reject) => {
+    const stream = feed.PublishMarks(new grpc.Metadata(), { deadline: deadline() }, (error, reply) =>
+      error ? reject(error) : resolve(reply),
+    );
+    stream.write({ marks });
+    stream.end();
+  });
+}
+
+let orders = 0;
+
+function order(symbol, quantity, limit_price, terms = {}) {
+  orders += 1;
+  return {
+    account: ACCOUNT,
+    client_order_id: `node-${orders}`,
+    symbol,
+    side: "SIDE_BUY",
+    quantity,
+    order_type: "ORDER_TYPE_LIMIT",
+    limit_price,
+    time_in_force: "TIME_IN_FORCE_DAY",
+    ...terms,
+  };
+}
+
+const check = (asked) => call(gateway, "CheckOrder", { order: asked });
+
+async function refused(promise) {
+  const error = await promise.then(
+    () => assert.fail("expected an error"),
+    (reason) => reason,
+  );
+  const [trailer] = error.metadata.get("grpc-status-details-bin");
+  const status = trailer ? details["google.rpc.Status"].deserialize(trailer) : { details: [] };
+  const bad = status.details.find((any) => any.type_url.endsWith("/google.rpc.BadRequest"));
+  const violations = bad ? details["google.rpc.BadRequest"].deserialize(bad.value).field_violations : [];
+  return { code: error.code, message: error.details, fields: violations.map((violation) => violation.field) };
+}
+
+function expect(verdict, action, reason) {
+  assert.deepEqual([verdict.action, verdict.reason], [action, reason], verdict.message);
+  assert.equal(verdict.allowed, ["ACTION_ALLOW", "ACTION_WARN", "ACTION_REDUCE"].includes(action));
+  assert.equal(verdict.allowed_quantity > 0, verdict.allowed);
+  assert.equal(verdict.approval.length > 0, verdict.allowed);
+  assert.ok(verdict.sequence > 0);
+}
+
+async function open() {
+  const equity = { asset_class: "ASSET_CLASS_EQUITY", currency: "USD", lot_size: 1, tick_size: 0.01, sector: "Any" };
+  const instruments = ["AAPL", "MSFT", "KO"].map((symbol) => ({ ...equity, symbol, issuer: symbol }));
+  const registered = await call(admin, "RegisterInstruments", { instruments });
+  assert.equal(registered.added + registered.unchanged + registered.changed, 3);
+  const event = { account: ACCOUNT, event_time: now() };
+  const cash = [{ currency: "USD", amount: 1_000_000 }];
+  const account_opened = { base_currency: "USD", cash };
+  const opened = await call(admin, "ReportAccountEvent", { ...event, event_id: "opening", account_opened });
+  assert.equal(opened.duplicate, false);
+  const session_opened = { session_date: SESSION };
+  await call(admin, "ReportAccountEvent", { ...event, event_id: "session", session_opened });
+  const again = await call(admin, "ReportAccountEvent", { ...event, event_id: "opening", account_opened });
+  assert.equal(again.duplicate, true);
+  const prices = { AAPL: 126, MSFT: 234.5, KO: 63.5 };
+  const marks = Object.entries(prices).map(([symbol, last]) => ({
+    symbol,
+    last,
+    bid: last - 0.01,
+    ask: last + 0.01,
+    mark_time: now(),
+  }));
+  assert.equal((await publish(marks)).accepted, 3);
+  held("instruments, account, session and prices are taken, and told twice they change nothing");
+}
+
+// Follows the account; `until` returns the first state, from now on, for which the condition holds.
+function follow() {
+  const stream = gateway.StreamRiskState({ accounts: [ACCOUNT] });
+  const waiting = new Set();
+  const seen = { states: 0, changes: [] };
+  stream.on("data", (update) => {
+    if (update.update === "trading_state_change") seen.changes.push(update.trading_state_change.trading_state);
+    if (update.update !== "risk_state") return;
+    seen.states += 1;
+    for (const entry of waiting) {
+      if (entry.condition(update.risk_state)) {
+        waiting.delete(entry);
+        entry.resolve(update.risk_state);
+      }
+    }
+  });
+  stream.on("error", (error) => {
+    if (error.code !== grpc.status.CANCELLED) throw error;
+  });
+  const until = (condition) =>
+    new Promise((resolve, reject) => {
+      const late = setTimeout(() => reject(new Error(`not on the stream in time: ${condition}`)), 3 * CALL_MS);
+      waiting.add({ condition, resolve: (state) => (clearTimeout(late), resolve(state)) });
+    });
+  return { stream, seen, until };
+}
+
+async function everyAction() {
+  const small = await check(order("KO", 10, 63.5));
+  expect(small, "ACTION_ALLOW", "REASON_NONE");
+  assert.ok(small.checks.some((row) => row.measure === "var_99" && row.after > row.before && row.limit === 0.08));
+  expect(await check(order("KO", 475, 63.5)), "ACTION_WARN", "REASON_ORDER_VALUE");
+  const reduced = await check(order("KO", 100, 63.5));
+  expect(reduced, "ACTION_REDUCE", "REASON_POSITION");
+  assert.equal(reduced.allowed_quantity, 15);
+  expect(await check(order("AAPL", 500, 126)), "ACTION_REJECT", "REASON_ORDER_VALUE");
+  expect(await check(order("MSFT", 900, 234.5)), "ACTION_HALT", "REASON_ORDER_QUANTITY");
+  expect(await check(order("MSFT", 1, 234.5)), "ACTION_HALT", "REASON_REDUCE_ONLY");
+  held("every action happens: ALLOW, WARN, REDUCE, REJECT, HALT");
+}
+
+async function sameIdSameAnswer() {
+  const asked = order("AAPL", 5, 126);
+  const first = await check(asked);
+  const again = await check(asked);
+  assert.deepEqual(
+    [again.replayed, again.action, again.sequence, again.allowed_quantity],
+    [true, first.action, first.sequence, first.allowed_quantity],
+  );
+  const other = await refused(check({ ...asked, quantity: 6 }));
+  assert.equal(other.code, grpc.status.ALREADY_EXISTS);
+  held("the same id gets the same answer, with other contents ALREADY_EXISTS");
+}
+
+async function badInput() {
+  const nan = await refused(check(order("KO", Number.NaN, 63.5)));
+  assert.deepEqual([nan.code, nan.fields], [grpc.status.INVALID_ARGUMENT, ["order.quantity"]], nan.message);
+  const many = await refused(check(order("KO", -1, 63.5, { side: "SIDE_UNSPECIFIED", account: "" })));
+  assert.equal(many.code, grpc.status.INVALID_ARGUMENT);
+  assert.deepEqual(many.fields.sort(), ["order.account", "order.quantity", "order.side"]);
+  const nobody = await refused(check(order("KO", 1, 63.5, { account: "NOBODY" })));
+  assert.equal(nobody.code, grpc.status.NOT_FOUND);
+  held("bad input is INVALID_ARGUMENT and each wrong field is named; an unknown account is NOT_FOUND");
+}
+
+async function stopAndResume(states) {
+  const before = order("KO", 1, 63.5, { side: "SIDE_SELL" });
+  expect(await check(before), "ACTION_ALLOW", "REASON_NONE");
+  const halted = states.until((state) => state.trading_state === "TRADING_STATE_HALTED");
+  const stopped = await call(control, "StopAll", { account: ACCOUNT });
+  assert.equal(stopped.trading_state, "TRADING_STATE_HALTED");
+  assert.equal(stopped.acknowledged_partitions, 1);
+  assert.ok(stopped.open_orders.some((open) => open.client_order_id === before.client_order_id));
+  expect(await check(order("AAPL", 1, 126)), "ACTION_HALT", "REASON_TRADING_HALTED");
+  const superseded = await check(before);
+  assert.deepEqual([superseded.allowed, superseded.reason], [false, "REASON_SUPERSEDED_BY_STOP"]);
+  assert.equal(superseded.prior.approved, true);
+  assert.equal((await halted).causes[0].origin, "TRADING_STATE_ORIGIN_STOP");
+  held("a stop needs no reason, refuses what comes after it, takes back what came before it, and is on the stream");
+
+  const unreasoned = await refused(call(control, "Resume", { account: ACCOUNT }));
+  assert.deepEqual([unreasoned.code, unreasoned.fields], [grpc.status.INVALID_ARGUMENT, ["reason"]]);
+  expect(await check(order("AAPL", 1, 126)), "ACTION_HALT", "REASON_TRADING_HALTED");
+  const resumed = await call(control, "Resume", { account: ACCOUNT, reason: "the client has been looked at" });
+  assert.ok(resumed.stop_epoch > stopped.stop_epoch);
+  expect(await check(order("AAPL", 1, 126)), "ACTION_ALLOW", "REASON_NONE");
+  expect(await check(order("MSFT", 1, 234.5)), "ACTION_ALLOW", "REASON_NONE");
+  assert.equal((await check(before)).reason, "REASON_SUPERSEDED_BY_STOP");
+  held("a resume needs a reason; after it orders pass again, and what was stopped stays void");
+}
+
+async function main() {
+  await open();
+  const states = follow();
+  const judged = await states.until((state) => state.model_session_date === SESSION && state.report !== null);
+  assert.ok(judged.sequence > 0 && judged.equity === 1_000_000);
+  held("the stream tells of the risk model and of the worker's report");
+  await everyAction();
+  await sameIdSameAnswer();
+  await badInput();
+  await stopAndResume(states);
+  const counted = await call(gateway, "GetRiskState", { account: ACCOUNT });
+  assert.equal(counted.trading_state, "TRADING_STATE_ACTIVE");
+  assert.equal(counted.counters.active_breaches, 0);
+  assert.ok(states.seen.states > 3 && states.seen.changes.includes("TRADING_STATE_HALTED"));
+  states.stream.cancel();
+  held("the account's state has counted it all");
+  for (const client of [gateway, control, admin, feed]) client.close();
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});

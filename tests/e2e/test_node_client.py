@@ -1,0 +1,51 @@
+"""A client in another language, from the .proto files alone: it must find everything it needs on the two ports.
+
+The test exists where Node is: a bare machine that runs the README's command has none and misses nothing of ours.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.machine import ROOT, Machine
+
+FOLDER = Path(__file__).parent / "node"
+PROTOS = ROOT / "protos"
+STEPS = (
+    "instruments, account, session and prices are taken, and told twice they change nothing",
+    "the stream tells of the risk model and of the worker's report",
+    "every action happens: ALLOW, WARN, REDUCE, REJECT, HALT",
+    "the same id gets the same answer, with other contents ALREADY_EXISTS",
+    "bad input is INVALID_ARGUMENT and each wrong field is named; an unknown account is NOT_FOUND",
+    "a stop needs no reason, refuses what comes after it, takes back what came before it, and is on the stream",
+    "a resume needs a reason; after it orders pass again, and what was stopped stays void",
+    "the account's state has counted it all",
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "node" in metafunc.fixturenames:
+        found = shutil.which("node") if shutil.which("npm") else None
+        metafunc.parametrize("node", [found] if found else [], ids=["grpc-js"] if found else None)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client's folder with its packages installed, away from the tree."""
+    folder = tmp_path_factory.mktemp("node") / "client"
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("node_modules"))
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--prefix", str(folder)]
+    installed = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert installed.returncode == 0, installed.stderr
+    return folder
+
+
+def test_node_client_trades_is_stopped_and_resumes(node: str, client: Path, machine: Machine) -> None:
+    command = [node, str(client / "client.js"), machine.gateway, machine.control, str(PROTOS)]
+
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert run.returncode == 0, f"{run.stdout}{run.stderr}"
+    assert run.stdout.splitlines() == [f"held: {step}" for step in STEPS]
