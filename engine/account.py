@@ -7,7 +7,9 @@ Quantities are integer lots, money is float64 in the account's base currency.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import islice, takewhile
 from typing import Any, Generic, TypeVar
 
@@ -130,15 +132,7 @@ class Attempts:
 
     def since(self, time_us: int) -> int:
         """How many lie strictly after `time_us`."""
-        low, high = 0, self._count
-        times = self._times
-        while low < high:
-            middle = (low + high) // 2
-            if times[middle] > time_us:
-                high = middle
-            else:
-                low = middle + 1
-        return self._count - low
+        return self._count - bisect_right(self._times, time_us, 0, self._count)
 
     def recent(self) -> list[int]:
         return self._times[max(0, self._count - ATTEMPTS_MAX) : self._count]
@@ -209,20 +203,67 @@ class Session(msgspec.Struct, frozen=True):
     opened_us: int = 0
 
 
-class Book:
-    """Lots by slot: position, open buys and open sells, kept apart. The account has one, each strategy another."""
+class Ends:
+    """Between what positions the open orders can lead, in lots by slot: exact in float64 up to LOTS_MAX. A value."""
 
-    __slots__ = ("buys", "lots", "sells")
+    def __init__(self, low: Floats, high: Floats) -> None:
+        self.low, self.high = low, high
+
+    @cached_property
+    def largest(self) -> Floats:
+        """The larger of the two ends' sizes; 0 where nothing is held or open."""
+        largest: Floats = np.maximum(np.abs(self.low), np.abs(self.high))
+        return largest
+
+    @cached_property
+    def active(self) -> NDArray[np.intp]:
+        """The slots in which something is held or open."""
+        return np.flatnonzero(self.largest)
+
+
+class Book:
+    """Lots by slot: position, open buys and open sells, kept apart. The account has one, each strategy another.
+
+    Changed through `move` and `open` only, so that what is derived from the lots lives exactly as long as they do.
+    """
+
+    __slots__ = ("_ends", "_held", "buys", "lots", "sells")
 
     def __init__(self, lots: Ints, buys: Ints, sells: Ints) -> None:
         self.lots, self.buys, self.sells = lots, buys, sells
+        self._ends: Ends | None = None
+        self._held: Ends | None = None
+
+    def move(self, slot: int, lots: int) -> None:
+        """Change a position by `lots`."""
+        self.lots[slot] += lots
+        self._ends = self._held = None
+
+    def open(self, slot: int, sign: int, lots: int) -> None:
+        """Change the open lots of a side by `lots`."""
+        (self.buys if sign > 0 else self.sells)[slot] += lots
+        self._ends = None
+
+    def ends(self, open_orders: bool = True) -> Ends:
+        """Where the open orders can lead; without them, both ends are the position."""
+        if not open_orders:
+            if self._held is None:
+                held = self.lots.astype(np.float64)
+                self._held = Ends(held, held)
+            return self._held
+        if self._ends is None:
+            low, high = self.lots - self.sells, self.lots + self.buys
+            self._ends = Ends(low.astype(np.float64), high.astype(np.float64))
+        return self._ends
 
     @staticmethod
     def flat(slots: int) -> "Book":
         return Book(np.zeros(slots, np.int64), np.zeros(slots, np.int64), np.zeros(slots, np.int64))
 
     def copy(self) -> "Book":
-        return Book(self.lots.copy(), self.buys.copy(), self.sells.copy())
+        copy = Book(self.lots.copy(), self.buys.copy(), self.sells.copy())
+        copy._ends, copy._held = self._ends, self._held
+        return copy
 
     def widened(self, slots: int) -> "Book":
         more = slots - len(self.lots)
@@ -230,8 +271,8 @@ class Book:
 
     def interval(self, slot: int) -> tuple[int, int]:
         """The lowest and the highest position that the open orders can lead to."""
-        position = int(self.lots[slot])
-        return position - int(self.sells[slot]), position + int(self.buys[slot])
+        position: int = self.lots.item(slot)
+        return position - self.sells.item(slot), position + self.buys.item(slot)
 
 
 class Prices:
@@ -254,6 +295,21 @@ class Prices:
 
     def widened(self, slots: int) -> "Prices":
         return Prices(np.append(a, np.zeros(slots - len(a))) for a in self._arrays())
+
+
+class AtMarks:
+    """What the marks make of one version of a state: figures that several readers share, each computed once."""
+
+    __slots__ = ("equity", "oldest_us", "priced", "unit_values", "version")
+
+    def __init__(self, state: "AccountState") -> None:
+        prices, self.version = state.prices, state.version
+        self.unit_values: Floats = prices.mark * state.unit
+        self.unit_values *= prices.fx
+        self.priced = not len(self.unit_values) or bool(np.minimum.reduce(self.unit_values) > 0.0)
+        """Whether every listed symbol has a mark and a rate above 0."""
+        self.equity: float | None = None
+        self.oldest_us: float | None = None
 
 
 class AccountState:
@@ -352,26 +408,35 @@ class AccountState:
     def opened(self) -> bool:
         return bool(self.base_currency)
 
+    def at_marks(self) -> "AtMarks":
+        """What the marks make of this version of the state."""
+        cached: AtMarks | None = self.derived.get("at_marks")
+        if cached is None or cached.version != self.version:
+            cached = self.derived["at_marks"] = AtMarks(self)
+        return cached
+
     def unit_values(self) -> Floats:
         """Base currency per lot by slot at the marks; 0 where mark or rate is missing."""
-        cached: tuple[int, Floats] | None = self.derived.get("unit_values")
-        if cached is not None and cached[0] == self.version:
-            return cached[1]
-        values: Floats = self.prices.mark * self.unit
-        values *= self.prices.fx
-        self.derived["unit_values"] = (self.version, values)
-        return values
+        return self.at_marks().unit_values
 
     def missing_price(self) -> str | None:
-        """A symbol that is held or open and has no mark or rate, if any."""
-        values = self.unit_values()
-        if values.all():
+        """A symbol that is held or open and has no mark or rate above 0, if any."""
+        if self.at_marks().priced:
             return None
-        book = self.book
-        active = (book.lots != 0) | (book.buys != 0) | (book.sells != 0)
-        for slot in np.flatnonzero(active & (values == 0.0)):
-            return self.symbol_at(int(slot))
-        return None
+        active = self.book.ends().active
+        missing = active[self.unit_values()[active] <= 0.0]
+        return self.symbol_at(int(missing[0])) if len(missing) else None
+
+    def oldest_price_us(self) -> float:
+        """Time of the oldest mark or rate that a held or open symbol is valued at; infinite where none is needed."""
+        at_marks = self.at_marks()
+        if at_marks.oldest_us is None:
+            active = self.book.ends().active
+            times = np.minimum(self.prices.time_us, self.prices.fx_time_us)
+            if len(active) < len(times):
+                times = times[active]
+            at_marks.oldest_us = float(np.minimum.reduce(times)) if len(times) else math.inf
+        return at_marks.oldest_us
 
     def symbol_at(self, slot: int) -> str:
         return next(symbol for symbol, index in self.slots.items() if index == slot)
@@ -392,20 +457,20 @@ class AccountState:
 
     def equity(self) -> float:
         """Cash plus positions at the marks, in base currency; NaN where a mark or a rate that it needs is missing."""
-        cached: tuple[int, float] | None = self.derived.get("equity")
-        if cached is not None and cached[0] == self.version:
-            return cached[1]
-        equity = math.nan
-        if self._held_are_priced():
-            held = float(np.dot(self.book.lots, self.unit_values()))
-            settled = float(np.dot(self.basis, self.unit * self.prices.fx)) if self.basis.any() else 0.0
-            equity = self.cash_value() + held - settled
-        self.derived["equity"] = (self.version, equity)
-        return equity
+        at_marks = self.at_marks()
+        if at_marks.equity is None:
+            at_marks.equity = self._equity()
+        return at_marks.equity
+
+    def _equity(self) -> float:
+        if not self._held_are_priced():
+            return math.nan
+        held = float(np.dot(self.book.lots, self.unit_values()))
+        settled = float(np.dot(self.basis, self.unit * self.prices.fx)) if self.basis.any() else 0.0
+        return self.cash_value() + held - settled
 
     def _held_are_priced(self) -> bool:
-        values = self.unit_values()
-        return bool(values.all()) or not bool(((self.book.lots != 0) & (values == 0.0)).any())
+        return self.at_marks().priced or not bool(((self.book.lots != 0) & (self.unit_values() <= 0.0)).any())
 
     def nav(self) -> float:
         """Equity per unit; deposits and withdrawals change the units, not the NAV."""
@@ -617,16 +682,19 @@ class AccountState:
         self.holdings[strategy, symbol] = Holding(total, cost, realised)
         if listed.settles_variation:
             self.basis[slot] += total * cost - old.lots * old.average_cost
-        self.book.lots[slot] += lots
-        if strategy:
-            self._strategy_book(strategy).lots[slot] += lots
+        self._move_books(strategy, slot, lots)
         self.version += 1
         return gain
+
+    def _move_books(self, strategy: str, slot: int, lots: int) -> None:
+        self.book.move(slot, lots)
+        if strategy:
+            self._strategy_book(strategy).move(slot, lots)
 
     def _open(self, strategy: str, symbol: str, sign: int, lots: int) -> None:
         slot = self.slots[symbol]
         for book in (self.book, self._strategy_book(strategy)) if strategy else (self.book,):
-            (book.buys if sign > 0 else book.sells)[slot] += lots
+            book.open(slot, sign, lots)
         self.version += 1
 
     def _strategy_book(self, strategy: str) -> Book:
@@ -685,9 +753,7 @@ class AccountState:
         slot, listed = self.slots[symbol], self.listed[symbol]
         if listed.settles_variation:
             self.basis[slot] += lots * cost - old.lots * old.average_cost
-        self.book.lots[slot] += lots - old.lots
-        if strategy:
-            self._strategy_book(strategy).lots[slot] += lots - old.lots
+        self._move_books(strategy, slot, lots - old.lots)
         self.holdings[strategy, symbol] = Holding(lots, cost if lots else 0.0, old.realised)
 
     def _keep_open(self, leaves_by_id: dict[str, int], snapshot_us: int) -> None:

@@ -5,18 +5,16 @@ module alone knows what follows: the strictest action wins, true reductions pass
 fits every limit, a limit that can't be evaluated refuses. The result is the record that is appended to the log.
 """
 
-import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from math import isfinite
 
 import msgspec
 
 from engine.account import AccountState
 from engine.control import Control, Scope, TradingState
 from engine.instrument import LOTS_MAX, Instrument, InstrumentSet
-from engine.limits import Limit, LimitAction, LimitSet, ScopeKind, reaches
+from engine.limits import Limit, LimitAction, LimitSet, Policy, ScopeKind, reaches
 from engine.measures import MEASURES
 from engine.measures.measure import MICROS, Armed, Case, Family, Reading, Unevaluable
 from engine.order import Action, Order, Reason, TimeInForce, digest_of
@@ -36,6 +34,9 @@ _ACTIONS = {
     LimitAction.HALT: Action.HALT,
 }
 
+_ALLOW, _NONE = Action.ALLOW, Reason.NONE
+"""Looked up once: every check reads them."""
+
 _STATE_REASONS = {
     TradingState.HALTED: Reason.TRADING_HALTED,
     TradingState.CANCEL_ONLY: Reason.CANCEL_ONLY,
@@ -53,8 +54,7 @@ class Terms:
     model: RiskModel | None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What the limits say of one size of an order."""
 
     action: Action
@@ -79,21 +79,27 @@ def decide(state: AccountState, terms: Terms, order: Order, now_us: int) -> Deci
     Nothing is changed: the caller appends the record and folds it. The same arguments give the same record.
     """
     instrument = terms.instruments.get(order.symbol)
-    refusal = _guard(state, terms, order, instrument)
-    if refusal is not None or instrument is None:
-        return _refused(terms, order, now_us, refusal or _unknown(order), instrument)
+    blocked = trading_state(state, terms.control, order.strategy, order.symbol)
+    if blocked >= TradingState.CANCEL_ONLY:
+        return _refused(terms, order, now_us, _stopped(state, terms.control, order, blocked), instrument)
+    if instrument is None:
+        return _refused(terms, order, now_us, _unknown(order), instrument)
+    resolved = _resolved(state, terms, order.strategy, instrument)
     lots = instrument.lots(order.quantity) or 0
-    cap = _reduce_only_cap(state, terms.control, order, lots)
+    refusal = _guard(state, terms, order, instrument, lots, resolved)
+    if refusal is not None:
+        return _refused(terms, order, now_us, refusal, instrument)
+    cap = _reduce_only_cap(state, terms.control, order, lots, blocked)
     if isinstance(cap, _Refusal):
         return _refused(terms, order, now_us, cap, instrument)
     case = Case(state, terms.instruments, terms.model, terms.limits.policy, now_us, order, instrument, cap)
-    armed = armed_limits(state, terms, order.strategy, instrument)
+    armed = resolved.limits
     verdict = _judge(case, armed)
     allowed = cap
     if verdict.action is Action.REDUCE:
         allowed = _largest(case, armed, verdict)
         if allowed == 0:
-            verdict = dataclasses.replace(verdict, action=Action.REJECT)
+            verdict = msgspec.structs.replace(verdict, action=Action.REJECT)
     elif not verdict.action.allows:
         allowed = 0
     action, reason, message = verdict.action, verdict.reason, verdict.message
@@ -167,10 +173,8 @@ def _basket_refusal(record: Decided, failed: Decided) -> Decided:
 
 def trading_state(state: AccountState, control: Control, strategy: str, symbol: str) -> TradingState:
     """The strictest of the stops and the account's own latches that reach such an order."""
-    return max(
-        control.state_at(state.account, strategy, symbol),
-        state.latched_state(control, strategy, symbol) if state.latches else TradingState.ACTIVE,
-    )
+    stopped = control.state_at(state.account, strategy, symbol)
+    return max(stopped, state.latched_state(control, strategy, symbol)) if state.latches else stopped
 
 
 def superseded(state: AccountState, control: Control, order: Order, approved_seq: int, approved_epoch: int) -> bool:
@@ -181,17 +185,19 @@ def superseded(state: AccountState, control: Control, order: Order, approved_seq
     )
 
 
-def _guard(state: AccountState, terms: Terms, order: Order, instrument: Instrument | None) -> _Refusal | None:
-    blocked = trading_state(state, terms.control, order.strategy, order.symbol)
-    if blocked >= TradingState.CANCEL_ONLY:
-        return _Refusal(Action.HALT, _STATE_REASONS[blocked], _why_blocked(state, terms.control, order, blocked))
-    if instrument is None:
-        return _unknown(order)
+def _stopped(state: AccountState, control: Control, order: Order, blocked: TradingState) -> _Refusal:
+    return _Refusal(Action.HALT, _STATE_REASONS[blocked], _why_blocked(state, control, order, blocked))
+
+
+def _guard(
+    state: AccountState, terms: Terms, order: Order, instrument: Instrument, lots: int, resolved: "_Resolved"
+) -> _Refusal | None:
+    """The first rule that the order violates before any limit is read."""
     return (
         _guard_instrument(state, instrument)
-        or _guard_terms(terms, order, instrument)
+        or _guard_terms(terms.limits.policy, order, instrument, lots)
         or _guard_replaced(state, order)
-        or _guard_limits(state, terms, order, instrument)
+        or _guard_limits(instrument, resolved)
     )
 
 
@@ -214,19 +220,19 @@ def _guard_instrument(state: AccountState, instrument: Instrument) -> _Refusal |
     return None
 
 
-def _guard_terms(terms: Terms, order: Order, instrument: Instrument) -> _Refusal | None:
-    lots = instrument.lots(order.quantity)
-    if lots is None or not 1 <= lots <= LOTS_MAX:
+def _guard_terms(policy: Policy, order: Order, instrument: Instrument, lots: int) -> _Refusal | None:
+    if not 1 <= lots <= LOTS_MAX:
         message = f"quantity {order.quantity:g} is not a whole number of lots of {instrument.lot_size:g}"
         return _Refusal(Action.REJECT, Reason.LOT_SIZE, message)
-    for name, price in (("limit_price", order.limit_price), ("stop_price", order.stop_price)):
+    for price in (order.limit_price, order.stop_price):
         if price is not None and (instrument.ticks(price) or 0) < 1:
+            name = "limit_price" if price is order.limit_price else "stop_price"
             message = f"{name} {price:g} is not a whole number of ticks of {instrument.tick_size:g}, one at least"
             return _Refusal(Action.REJECT, Reason.TICK_SIZE, message)
-    if order.order_type not in terms.limits.policy.order_types:
+    if order.order_type not in policy.order_types:
         message = f"order type {order.order_type.name} is not permitted by the limit set"
         return _Refusal(Action.REJECT, Reason.ORDER_TYPE_NOT_PERMITTED, message)
-    if order.time_in_force not in terms.limits.policy.times_in_force:
+    if order.time_in_force not in policy.times_in_force:
         message = f"time in force {order.time_in_force.name} is not permitted by the limit set"
         return _Refusal(Action.REJECT, Reason.TIME_IN_FORCE_NOT_PERMITTED, message)
     if order.time_in_force is TimeInForce.GTD and order.valid_for_us is None:
@@ -246,20 +252,22 @@ def _guard_replaced(state: AccountState, order: Order) -> _Refusal | None:
     return _Refusal(Action.REJECT, Reason.REPLACED_ORDER_UNKNOWN, message)
 
 
-def _guard_limits(state: AccountState, terms: Terms, order: Order, instrument: Instrument) -> _Refusal | None:
-    armed = armed_limits(state, terms, order.strategy, instrument)
-    kinds = {one.measure.guards for one in armed if one.row.action is not LimitAction.WARN}
-    missing = [kind for kind in GUARDED if kind not in kinds]
-    if not missing:
+def _guard_limits(instrument: Instrument, resolved: "_Resolved") -> _Refusal | None:
+    if not resolved.missing:
         return None
-    message = f"no {' and no '.join(missing)} limit reaches {instrument.symbol}: where none does, nothing trades"
+    missing = " and no ".join(resolved.missing)
+    message = f"no {missing} limit reaches {instrument.symbol}: where none does, nothing trades"
     return _Refusal(Action.REJECT, Reason.LIMIT_MISSING, message)
 
 
-def _reduce_only_cap(state: AccountState, control: Control, order: Order, lots: int) -> int | _Refusal:
+def _reduce_only_cap(
+    state: AccountState, control: Control, order: Order, lots: int, blocked: TradingState
+) -> int | _Refusal:
     """The most lots that may be judged: all of them, or in reduce-only no more than reduce the position."""
+    in_force = blocked is TradingState.REDUCE_ONLY
+    if not in_force and not order.reduce_only:
+        return lots
     caps = [lots]
-    in_force = trading_state(state, control, order.strategy, order.symbol) is TradingState.REDUCE_ONLY
     if in_force:
         caps += [_room(state, order, book) for book in _reduce_only_books(state, control, order)]
     if order.reduce_only:
@@ -316,18 +324,34 @@ def _why_blocked(state: AccountState, control: Control, order: Order, blocked: T
 # --- limits -------------------------------------------------------------------------------------------------------
 
 
+class _Resolved(msgspec.Struct, frozen=True):
+    """What a limit set says of the orders of a strategy in an instrument."""
+
+    limit_set: LimitSet
+    instrument_set: InstrumentSet
+    limits: tuple[Armed, ...]
+    missing: tuple[str, ...]
+    """Kinds of guard that none of `limits` is."""
+
+
 def armed_limits(state: AccountState, terms: Terms, strategy: str, instrument: Instrument) -> tuple[Armed, ...]:
-    """The limits that reach such an order, in the precedence of their reasons; resolved once and cached."""
+    """The limits that reach such an order, in the precedence of their reasons."""
+    return _resolved(state, terms, strategy, instrument).limits
+
+
+def _resolved(state: AccountState, terms: Terms, strategy: str, instrument: Instrument) -> _Resolved:
+    """Resolved once, and cached as long as the sets are the same."""
     key = ("armed", strategy, instrument.symbol)
-    stamp = (terms.limits, terms.instruments)
-    cached: tuple[tuple[LimitSet, InstrumentSet], tuple[Armed, ...]] | None = state.derived.get(key)
-    if cached is not None and cached[0][0] is stamp[0] and cached[0][1] is stamp[1]:
-        return cached[1]
+    cached: _Resolved | None = state.derived.get(key)
+    if cached is not None and cached.limit_set is terms.limits and cached.instrument_set is terms.instruments:
+        return cached
     rows = [row for row in terms.limits.rows_for(state.account) if reaches(row, strategy, instrument)]
     rows.sort(key=lambda row: MEASURES[row.measure].reason)
-    armed = tuple(Armed(row, MEASURES[row.measure], state.account, strategy, instrument) for row in rows)
-    state.derived[key] = (stamp, armed)
-    return armed
+    limits = tuple(Armed(row, MEASURES[row.measure], state.account, strategy, instrument) for row in rows)
+    guarding = {one.measure.guards for one in limits if one.row.action is not LimitAction.WARN}
+    missing = tuple(kind for kind in GUARDED if kind not in guarding)
+    resolved = state.derived[key] = _Resolved(terms.limits, terms.instruments, limits, missing)
+    return resolved
 
 
 def _judge(case: Case, limits: Sequence[Armed]) -> Verdict:
@@ -338,7 +362,7 @@ def _judge(case: Case, limits: Sequence[Armed]) -> Verdict:
     for armed in limits:
         check = _check(case, armed)
         checks.append(check)
-        if check.action is Action.ALLOW:
+        if check.action is _ALLOW:
             continue
         if check.action > Action.WARN:
             breached.append((armed, check))
@@ -354,26 +378,28 @@ def _judge(case: Case, limits: Sequence[Armed]) -> Verdict:
 
 def _check(case: Case, armed: Armed) -> Check:
     try:
-        reading = armed.measure.read(case, armed)
-        if not (math.isfinite(reading.before) and math.isfinite(reading.after)):
-            _refuse_senseless(reading, armed)
+        reading = armed.read(case, armed)
     except Unevaluable as missing:
         return _unevaluable(case, armed, missing)
-    action, reason, reduction = Action.ALLOW, Reason.NONE, False
-    if reading.after > armed.bound:
+    before, after = reading.before, reading.after
+    if not (isfinite(before) and isfinite(after)):
+        note = f"{armed.name} is {before} before and {after} after the order"
+        return _unevaluable(case, armed, Unevaluable(Reason.MEASURE_NOT_FINITE, note))
+    action, reason, reduction = _ALLOW, _NONE, False
+    if after > armed.bound:
         reduction = _passes_as_reduction(case, armed, reading)
         if not reduction:
             action, reason = _ACTIONS[armed.row.action], armed.measure.reason
-    if action is Action.ALLOW and armed.warn is not None and reading.after >= armed.warn:
+    if action is _ALLOW and armed.warn is not None and after >= armed.warn:
         action, reason = Action.WARN, armed.measure.reason
     return Check(
-        armed.measure.name,
+        armed.name,
         armed.label,
-        reading.before,
-        reading.after,
+        before,
+        after,
         armed.warn,
         armed.bound,
-        armed.unit,
+        armed.unit_name,
         action,
         reason,
         reading.input_age_us,
@@ -382,23 +408,18 @@ def _check(case: Case, armed: Armed) -> Check:
     )
 
 
-def _refuse_senseless(reading: Reading, armed: Armed) -> NoReturn:
-    note = f"{armed.measure.name} is {reading.before} before and {reading.after} after the order"
-    raise Unevaluable(Reason.MEASURE_NOT_FINITE, note)
-
-
 def _unevaluable(case: Case, armed: Armed, missing: Unevaluable) -> Check:
     reduction = _is_reduction(case, armed)
     warns_only = armed.row.action is LimitAction.WARN
     action = Action.ALLOW if reduction else Action.WARN if warns_only else Action.REJECT
     return Check(
-        armed.measure.name,
+        armed.name,
         armed.label,
         None,
         None,
         armed.warn,
         armed.bound,
-        armed.unit,
+        armed.unit_name,
         action,
         Reason.NONE if reduction else missing.reason,
         0,
@@ -495,13 +516,16 @@ def describe(check: Check) -> str:
     if check.after <= check.limit and check.warn is not None:
         warn = _amount(check.warn, check.unit)
         return f"{check.measure} of {check.scope} would be {value}, warned from {warn}, limit {limit}"
-    return f"{check.measure} of {check.scope} would be {value}, limit {limit}"
+    over = ", but the order truly reduces" if check.reduction else ""
+    return f"{check.measure} of {check.scope} would be {value}, limit {limit}{over}"
 
 
 def _amount(value: float, unit: str) -> str:
     if unit == "equity":
         return f"{value:.2%} of equity"
-    return f"{value:,.2f} {unit}" if unit != "quantity" else f"{value:g}"
+    if unit == "quantity":
+        return f"{value:g}"
+    return f"{value:,.2f}" if unit == "money" else f"{value:,.2f} {unit}"
 
 
 def _quantity(instrument: Instrument, lots: int) -> str:

@@ -1,32 +1,31 @@
 """A book at its marks, with every open order at its worst: what measures read.
 
-A `View` is one book (the account's or a strategy's), whole or cut to a group of its symbols, valued in base currency.
-It is derived from the state and cached there under the state's version, so that all limits of one order share it.
+A `Stake` is one book (the account's or a strategy's), whole or cut to a group of its symbols, in lots: it lives as long
+as no lot changes. A `View` is a stake at the marks, in base currency: it lives as long as the state's version. Both are
+cached with the state, so that all limits of one order share them, and neither is ever updated in place.
 Rows of scenario P&L take the worse end of each symbol row by row (DESIGN.md, worst case): no subset of the open
 orders' fills loses more in any scenario.
 """
 
 import functools
-import operator
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.account import AccountState, Book, Floats
+from engine.account import AccountState, Book, Ends, Floats
 from engine.instrument import InstrumentSet
-from engine.limits import ScopeKind
 from engine.risk.model import RiskModel
 from engine.risk.var import tail_count
 
 Mask = Floats
 """1.0 for the slots in a group, 0.0 for the others."""
 
-T = TypeVar("T")
-
-_tail_count = functools.lru_cache(maxsize=256)(tail_count)
+GATHERED_MAX = 0.25
+"""Up to this part of the slots with open orders, only their rows are multiplied: a copy of more costs what it saves."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,15 +42,28 @@ class Grouping:
         mask: Mask = (self.index == group).astype(np.float64)
         return mask
 
+    def summed(self, rows: Floats) -> Floats:
+        """(groups, n): `rows` (slots, n) added up by group."""
+        if self.alone:
+            return rows
+        summed = np.zeros((len(self.names), rows.shape[1]))
+        np.add.at(summed, self.index, rows)
+        return summed
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
     """A risk model's columns for an account's symbols, in slot order. Unknown symbols: zeros, and missing."""
 
+    days: int
+    """How many of the rows are historical days."""
     returns: Floats
     """(slots, rows): historical days, then stress scenarios."""
     falls: Floats
     """min(returns, 0)."""
+    stress: Floats
+    """(slots, scenarios): the stress scenarios of `returns` by themselves."""
+    stress_falls: Floats
     grid: Floats
     """(slots, points) of the ±spot grid."""
     grid_falls: Floats
@@ -61,120 +73,240 @@ class Columns:
     """1.0 where no stress factor reaches; None where one does for all."""
 
 
-class Tail:
-    """The worst losses of a vector of equally likely days, from one partial selection."""
+class _Cut(NamedTuple):
+    """Where the tails of a number of days begin."""
 
-    __slots__ = ("_count", "_sorted")
+    wide: int
+    """Days in the tail at 95 %."""
+    narrow: int
+    """Days in the tail at 99 %."""
+    places: NDArray[np.intp]
+    """Of the first day of each tail, once sorted."""
+
+
+@functools.lru_cache(maxsize=256)
+def _cut(days: int) -> _Cut:
+    wide, narrow = tail_count(days, 0.95), tail_count(days, 0.99)
+    return _Cut(wide, narrow, np.array([days - wide, days - narrow]))
+
+
+class Tail:
+    """VaR and ES at 95 and 99 % of a vector of equally likely days, from one partial selection.
+
+    VaR: order statistic, the ceil(a·n)-th worst loss. ES (Rockafellar-Uryasev): the average over exactly the mass a of
+    the worst losses, the ceil(a·n)-th in part.
+    """
+
+    __slots__ = ("es_95", "es_99", "var_95", "var_99")
 
     def __init__(self, losses: Floats) -> None:
-        """`losses`: (days,), positive = loss."""
-        self._count = len(losses)
-        days = self._count
-        kept = (days - _tail_count(days, 0.95), days - _tail_count(days, 0.99))
-        self._sorted = np.partition(losses, kept)
+        """`losses`: (days,), positive = loss; they are put in another order."""
+        days = len(losses)
+        wide, narrow, places = _cut(days)
+        losses.partition(places)
+        worst: list[float] = losses[days - wide :].tolist()
+        edge = wide - narrow
+        self.var_95, self.var_99 = worst[0], worst[edge]
+        mass_95, mass_99 = (1.0 - 0.95) * days, (1.0 - 0.99) * days
+        beyond = sum(worst[edge + 1 :])
+        self.es_99 = (beyond + (mass_99 - (narrow - 1)) * worst[edge]) / mass_99
+        beyond += sum(worst[1 : edge + 1])
+        self.es_95 = (beyond + (mass_95 - (wide - 1)) * worst[0]) / mass_95
 
     def var(self, confidence: float) -> float:
-        """Order statistic: the ceil(a·n)-th worst loss."""
-        return float(self._sorted[self._count - _tail_count(self._count, confidence)])
+        """At 0.95 or 0.99. Raises KeyError at another."""
+        return {0.95: self.var_95, 0.99: self.var_99}[confidence]
 
     def es(self, confidence: float) -> float:
-        """Rockafellar-Uryasev: the average over exactly the mass a of the worst losses."""
-        worst = _tail_count(self._count, confidence)
-        mass = (1.0 - confidence) * self._count
-        cut = self._count - worst
-        beyond = float(np.add.reduce(self._sorted[cut + 1 :]))
-        return (beyond + (mass - (worst - 1)) * float(self._sorted[cut])) / mass
+        """At 0.95 or 0.99. Raises KeyError at another."""
+        return {0.95: self.es_95, 0.99: self.es_99}[confidence]
+
+
+class Stake:
+    """What is at stake in a book, whole or cut to `mask`, in lots by slot, and its worst case per unit of value."""
+
+    __slots__ = ("_columns", "_grid", "_grid_worst", "ends", "largest", "low", "mask", "opened", "owed", "spread")
+
+    def __init__(self, ends: Ends, mask: Mask | None) -> None:
+        self.ends, self.mask = ends, mask
+        self.low, self.largest, spread = ends.low, ends.largest, ends.high - ends.low
+        if mask is not None:
+            self.low, self.largest, spread = self.low * mask, self.largest * mask, spread * mask
+        self.owed = -self.low
+        """What the low end loses per unit of return: losses are counted positive."""
+        opened = np.flatnonzero(spread)
+        few = len(opened) <= GATHERED_MAX * len(spread)
+        self.opened: NDArray[np.intp] | slice = opened if few else slice(None)
+        self.spread = spread[self.opened]
+        """high − low, of the slots in `opened`."""
+        self._columns: Columns | None = None
+        self._grid: Floats = spread
+        self._grid_worst: Floats = spread
+
+    def losses(self, unit_values: Floats, returns: Floats, falls: Floats) -> Floats:
+        """(rows,) the worst-case loss in each row of `returns` (slots, rows), whose negative part is `falls`."""
+        losses: Floats = (self.owed * unit_values).dot(returns)
+        if len(self.spread):
+            losses -= (self.spread * unit_values[self.opened]).dot(falls[self.opened])
+        return losses
+
+    def grid(self, columns: Columns) -> Floats:
+        """(slots, points) worst-case loss at each point of each symbol's grid, per unit of its value."""
+        if self._columns is not columns:
+            self._read_grid(columns)
+        return self._grid
+
+    def grid_worst(self, columns: Columns) -> Floats:
+        """(slots,) the largest of each symbol's row in `grid`."""
+        if self._columns is not columns:
+            self._read_grid(columns)
+        return self._grid_worst
+
+    def _read_grid(self, columns: Columns) -> None:
+        self._grid = self.owed[:, None] * columns.grid
+        if len(self.spread):
+            self._grid[self.opened] -= self.spread[:, None] * columns.grid_falls[self.opened]
+        self._grid_worst = self._grid.max(axis=1, initial=-np.inf)
+        self._columns = columns
 
 
 class View:
-    """One book, whole or cut to `mask`, at worst case and at the marks."""
+    """One book, whole or cut to a group, at worst case and at the marks. Losses are positive, in base currency."""
 
-    __slots__ = ("_memo", "book", "exposure", "gross", "high", "low", "mask", "unit_values")
+    # What nobody has asked for yet costs a view nothing: the defaults stand in the class.
+    _exposure: Floats | None = None
+    _columns: Columns | None = None
+    _losses: Floats | None = None
+    _stress: Floats | None = None
+    _stress_worst: float | None = None
+    _tail: Tail | None = None
+    _grids: Floats | None = None
 
-    def __init__(self, book: Book, unit_values: Floats, mask: Mask | None, open_orders: bool) -> None:
-        self.book, self.unit_values, self.mask = book, unit_values, mask
-        low: Floats
-        high: Floats
-        if open_orders:
-            low, high = (book.lots - book.sells) * unit_values, (book.lots + book.buys) * unit_values
-        else:
-            low = high = book.lots * unit_values
-        if mask is not None:
-            low, high = low * mask, high * mask
-        self.low, self.high = low, high
-        self.exposure = np.maximum(np.abs(low), np.abs(high))
-        self.gross = float(np.add.reduce(self.exposure))
-        self._memo: dict[str, tuple[tuple[object, ...], Any]] = {}
+    def __init__(self, book: Book, stake: Stake, unit_values: Floats, version: int, open_orders: bool) -> None:
+        self.book, self.stake, self.unit_values = book, stake, unit_values
+        self.version, self.open_orders = version, open_orders
+        self.gross: float = stake.largest.dot(unit_values).item()
+        """Σ exposure."""
 
-    def once(self, name: str, inputs: tuple[object, ...], compute: Callable[[], T]) -> T:
-        """`compute()`, remembered as long as it is asked for with the same `inputs` (by identity)."""
-        found = self._memo.get(name)
-        if found is not None and all(map(operator.is_, found[0], inputs)):
-            return found[1]  # type: ignore[no-any-return]
-        value = compute()
-        self._memo[name] = (inputs, value)
-        return value
+    @property
+    def low(self) -> Floats:
+        """(slots,) value of the low end."""
+        low: Floats = self.stake.low * self.unit_values
+        return low
+
+    @property
+    def high(self) -> Floats:
+        """(slots,) value of the high end."""
+        high, mask = self.stake.ends.high * self.unit_values, self.stake.mask
+        return high if mask is None else high * mask
+
+    @property
+    def exposure(self) -> Floats:
+        """(slots,) the larger end's size in money."""
+        if self._exposure is None:
+            self._exposure = self.stake.largest * self.unit_values
+        return self._exposure
 
     def exposure_of(self, mask: Mask) -> float:
-        return float(np.dot(self.exposure, mask))
+        value: float = self.exposure.dot(mask).item()
+        return value
+
+    def _read_under(self, columns: Columns) -> None:
+        """Forget what was computed under other columns."""
+        self._columns = columns
+        self._losses = self._stress = self._stress_worst = self._tail = self._grids = None
 
     def losses(self, columns: Columns) -> Floats:
-        """(rows,) the worst-case loss in each scenario, base currency, positive = loss."""
-        return self.once("losses", (columns,), lambda: self._losses(columns))
-
-    def _losses(self, columns: Columns) -> Floats:
-        gains = self.low @ columns.returns
-        spread = self.high - self.low
-        if spread.any():
-            gains += spread @ columns.falls
-        return np.negative(gains, out=gains)
+        """(rows,) the worst-case loss in each scenario."""
+        if self._columns is not columns:
+            self._read_under(columns)
+        if self._losses is None:
+            self._losses = self.stake.losses(self.unit_values, columns.returns, columns.falls)
+        return self._losses
 
     def tail(self, columns: Columns, days: int) -> Tail:
-        return self.once("tail", (columns,), lambda: Tail(self.losses(columns)[:days]))
+        """VaR and ES as it is."""
+        if self._columns is not columns:
+            self._read_under(columns)
+        if self._tail is None:
+            self._tail = Tail(self.losses(columns)[:days].copy())
+        return self._tail
 
-    def stress_worst(self, columns: Columns, days: int) -> float:
-        """The worst loss over the stress scenarios, without the spot grid."""
-        return self.once("stress", (columns,), lambda: float(self.losses(columns)[days:].max(initial=-np.inf)))
+    def stress(self, columns: Columns) -> Floats:
+        """(scenarios,) the stress rows of `losses`; computed by themselves where nobody asked for the days."""
+        if self._columns is not columns:
+            self._read_under(columns)
+        if self._stress is None:
+            if self._losses is not None:
+                self._stress = self._losses[columns.days :]
+            else:
+                self._stress = self.stake.losses(self.unit_values, columns.stress, columns.stress_falls)
+        return self._stress
 
-    def grid_gains(self, columns: Columns) -> Floats:
-        """(slots, points) worst-case P&L of each symbol at each point of its underlying's grid."""
-        return self.once(
-            "grid",
-            (columns,),
-            lambda: self.low[:, None] * columns.grid + (self.high - self.low)[:, None] * columns.grid_falls,
-        )
+    def stress_worst(self, columns: Columns, underlyings: Grouping) -> float:
+        """The worst of `stress` and of `grid_losses`: over all scenarios, and over the grid of each underlying."""
+        if self._columns is not columns:
+            self._read_under(columns)
+        if self._stress_worst is None:
+            grids = self.grid_losses(columns, underlyings)
+            worst = float(np.maximum.reduce(grids)) if len(grids) else -math.inf
+            self._stress_worst = max(largest(self.stress(columns)), worst)
+        return self._stress_worst
 
     def grid_losses(self, columns: Columns, underlyings: Grouping) -> Floats:
         """(underlyings,) the worst loss over each underlying's grid."""
-        return self.once("grid_losses", (columns, underlyings), lambda: self._grid_losses(columns, underlyings))
+        if underlyings.alone:
+            worst: Floats = self.stake.grid_worst(columns) * self.unit_values
+        else:
+            worst = self._group_grids(columns, underlyings).max(axis=1, initial=-np.inf)
+        return worst
 
-    def _grid_losses(self, columns: Columns, underlyings: Grouping) -> Floats:
-        gains = self.grid_gains(columns)
-        if not underlyings.alone:
-            summed = np.zeros((len(underlyings.names), gains.shape[1]))
-            np.add.at(summed, underlyings.index, gains)
-            gains = summed
-        losses: Floats = -gains.min(axis=1, initial=np.inf)
-        return losses
+    def grid_of(self, columns: Columns, underlyings: Grouping, slot: int) -> Floats:
+        """(points,) the loss of the whole group of a symbol's underlying at each point of its grid."""
+        if underlyings.alone:
+            alone: Floats = self.stake.grid(columns)[slot] * self.unit_values.item(slot)
+            return alone
+        group: Floats = self._group_grids(columns, underlyings)[underlyings.index[slot]]
+        return group
+
+    def _group_grids(self, columns: Columns, underlyings: Grouping) -> Floats:
+        if self._columns is not columns:
+            self._read_under(columns)
+        if self._grids is None:
+            self._grids = underlyings.summed(self.stake.grid(columns) * self.unit_values[:, None])
+        return self._grids
 
     def lacks(self, missing: Mask | None) -> int | None:
         """A slot that has something at stake and is in `missing`, if any."""
         if missing is None:
             return None
-        slots = np.flatnonzero(self.exposure * missing)
+        slots = np.flatnonzero(self.stake.largest * missing)
         return int(slots[0]) if len(slots) else None
 
 
-def view_of(
-    state: AccountState, strategy: str, mask_key: tuple[ScopeKind, str] | None, mask: Mask | None, open_orders: bool
-) -> View:
-    """The cached view of a book of `state`. `mask_key` names `mask`."""
-    key = ("view", strategy, mask_key, open_orders)
-    cached: tuple[int, View] | None = state.derived.get(key)
-    if cached is not None and cached[0] == state.version and cached[1].mask is mask:
-        return cached[1]
-    view = View(state.book_of(strategy), state.unit_values(), mask, open_orders)
-    state.derived[key] = (state.version, view)
+def largest(few: Floats) -> float:
+    """The largest of a few finite numbers: faster than numpy's for less than some thirty. -inf where there is none."""
+    listed: list[float] = few.tolist()
+    return max(listed, default=-math.inf)
+
+
+def view_key(strategy: str, group: tuple[str, str] | None, open_orders: bool) -> str:
+    """Names a view of an account: one string, because a string knows its hash."""
+    kind, name = group or ("", "")
+    return "\0".join(("view", strategy, kind, name, str(open_orders)))
+
+
+def view_of(state: AccountState, key: str, strategy: str, mask: Mask | None, open_orders: bool) -> View:
+    """The view that `key` names, cached with the state; `mask` is that of its group."""
+    cached: View | None = state.derived.get(key)
+    if cached is not None and cached.version == state.version and cached.stake.mask is mask:
+        return cached
+    book = state.book_of(strategy)
+    ends = book.ends(open_orders)
+    known = cached is not None and cached.stake.ends is ends and cached.stake.mask is mask
+    stake = cached.stake if cached is not None and known else Stake(ends, mask)
+    view = View(book, stake, state.unit_values(), state.version, open_orders)
+    state.derived[key] = view
     return view
 
 
@@ -220,12 +352,11 @@ def mask_of(state: AccountState, instruments: InstrumentSet, kind: str, name: st
 
 def columns_of(state: AccountState, model: RiskModel) -> Columns:
     """The model's columns for the account's symbols."""
-    stamp = (len(state.slots), model.hash)
-    cached: tuple[object, Columns] | None = state.derived.get("columns")
-    if cached is not None and cached[0] == stamp:
-        return cached[1]
+    cached: tuple[RiskModel, int, Columns] | None = state.derived.get("columns")
+    if cached is not None and cached[0] is model and cached[1] == len(state.slots):
+        return cached[2]
     columns = _gather(list(state.slots), model)
-    state.derived["columns"] = (stamp, columns)
+    state.derived["columns"] = (model, len(state.slots), columns)
     return columns
 
 
@@ -238,9 +369,13 @@ def _gather(symbols: list[str], model: RiskModel) -> Columns:
     returns[known] = np.nan_to_num(model.returns[:, found[known]].T, nan=0.0)
     grid = np.zeros((len(symbols), model.grid.shape[1]))
     grid[known] = np.nan_to_num(model.grid[found[known]], nan=0.0)
+    stress = np.ascontiguousarray(returns[:, model.n_days :])
     return Columns(
+        days=model.n_days,
         returns=returns,
         falls=np.minimum(returns, 0.0),
+        stress=stress,
+        stress_falls=np.minimum(stress, 0.0),
         grid=grid,
         grid_falls=np.minimum(grid, 0.0),
         no_history=None if history.all() else 1.0 - history,

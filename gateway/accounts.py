@@ -27,6 +27,9 @@ LOGGER = structlog.get_logger()
 SWEEP_S = 1.0
 """A wake-up may be lost: heads and control states are compared this often."""
 
+CONFLATE_S = 0.02
+"""What one account appends within this time is read together."""
+
 RETRY_S = 0.1
 GRACE_US = 50_000
 """The committer answers its callers by their deadlines; the wait here ends this much later, should it not."""
@@ -42,8 +45,11 @@ class Subscription:
         self._changed: set[str] = set()
         self._woken = asyncio.Event()
 
+    def wants(self, account: str) -> bool:
+        return not self.accounts or account in self.accounts
+
     def offer(self, account: str) -> None:
-        if not self.accounts or account in self.accounts:
+        if self.wants(account):
             self._changed.add(account)
             self._woken.set()
 
@@ -75,10 +81,16 @@ class Accounts:
         self._subscriptions: set[Subscription] = set()
         self._following: list[asyncio.Task[None]] = []
         self._current = asyncio.Event()
+        self._control_woken = asyncio.Event()
+        self._account_woken = asyncio.Event()
+        self._told: dict[str, int] = {}
+        self.names: set[str] = set()
+        """Every account that has a log, as far as this process has heard."""
 
     async def start(self) -> None:
         """Begin to follow the store; returns once everything has been read."""
-        self._following = [asyncio.create_task(self._follow()), asyncio.create_task(self._sweep())]
+        follow = (self._follow(), self._follow_control(), self._follow_accounts(), self._sweep())
+        self._following = [asyncio.create_task(run) for run in follow]
         await self._current.wait()
 
     async def aclose(self) -> None:
@@ -182,10 +194,9 @@ class Accounts:
         for subscription in self._subscriptions:
             subscription.offer(account)
 
-    def _changed_all(self, partition: int | None = None) -> None:
+    def _changed_all(self) -> None:
         for account in self._committers:
-            if partition is None or partition_of(account) == partition:
-                self._changed(account)
+            self._changed(account)
 
     # --- following the store ---------------------------------------------------------------------------------------
 
@@ -205,10 +216,13 @@ class Accounts:
     async def _hear(self, wake: Wake) -> None:
         match wake:
             case AccountMoved(account=account, seq=seq):
-                await self._moved(account, seq)
-            case ControlMoved(partition=partition):
-                if await self.shelf.refresh([partition]):
-                    await self._control_moved(partition)
+                self.names.add(account)
+                self._moved(account, seq)
+            case ControlMoved(partition=partition, epoch=epoch):
+                if self.shelf.control(partition).epoch < epoch:
+                    self._control_woken.set()
+                else:
+                    self._changed_all()  # it was this process that moved it
             case MarksMoved(marks=marks):
                 self.quotes.absorb(marks)
             case ModelMoved(hash=model_hash):
@@ -219,22 +233,47 @@ class Accounts:
             case Lagged():
                 await self._read_all()
 
-    async def _control_moved(self, partition: int | None = None) -> None:
-        """Load what the new control states name before anybody is told, so that readers find it whole."""
-        for own in {partition_of(account) for account in self._committers}:
-            if partition in (None, own):
-                await self.shelf.in_force(own)
-        self._changed_all(partition)
+    async def _follow_control(self) -> None:
+        """A stop of everything moves every partition: one read of all of them answers all of its wake-ups."""
+        while True:
+            await self._control_woken.wait()
+            self._control_woken.clear()
+            try:
+                await self._refresh_control()
+            except StoreError as error:
+                LOGGER.warning("control states can't be read, the sweep tries again", problem=str(error))
 
-    async def _moved(self, account: str, seq: int) -> None:
-        committer = self._committers.get(account)
-        if committer is None and self._load_all:
-            committer = self._committer(account)
-        if committer is not None and committer.head.seq < seq:
-            committer.nudge(seq)
+    async def _refresh_control(self) -> None:
+        """Load what new control states name before anybody is told of them, so that readers find it whole."""
+        if not await self.shelf.refresh():
+            return
+        for own in {partition_of(account) for account in self._committers}:
+            await self.shelf.in_force(own)
+        self._changed_all()
+
+    def _moved(self, account: str, seq: int) -> None:
+        if self._load_all or account in self._committers:
+            self._told[account] = seq
+            self._account_woken.set()
+
+    async def _follow_accounts(self) -> None:
+        """Catch accounts up with what others appended, at most every CONFLATE_S: reading each record by itself would
+        cost more than deciding it did."""
+        while True:
+            await self._account_woken.wait()
+            self._account_woken.clear()
+            told, self._told = self._told, {}
+            for account, seq in told.items():
+                committer = self._committer(account) if self._load_all else self._committers.get(account)
+                if committer is not None and committer.head.seq < seq:
+                    committer.nudge(seq)
+            await asyncio.sleep(CONFLATE_S)
 
     async def _take_report(self, account: str) -> None:
-        if account not in self._committers or self._load_all:
+        if self._load_all:
+            return  # the worker wrote it
+        if account not in self._committers or not any(s.wants(account) for s in self._subscriptions):
+            self._reports.pop(account, None)  # whoever asks reads the newest
             return
         report = await self.log.bulletin.report(account)
         if report is not None:
@@ -246,6 +285,7 @@ class Accounts:
         await self.shelf.refresh()
         self.quotes.absorb(await self.log.bulletin.marks())
         await self.shelf.take_model(await self.log.bulletin.model())
+        self.names |= await self.log.accounts()
         await self._compare_heads()
         for account in self.loaded:
             await self._take_report(account)
@@ -255,8 +295,7 @@ class Accounts:
         while True:
             await asyncio.sleep(SWEEP_S)
             try:
-                if await self.shelf.refresh():
-                    await self._control_moved()
+                await self._refresh_control()
                 if await self.shelf.take_model(await self.log.bulletin.model()):
                     self._changed_all()
                 await self._compare_heads()

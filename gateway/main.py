@@ -5,6 +5,7 @@ log and callers are built here and handed down; nothing else reads them.
 """
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -41,6 +42,9 @@ STORE_WAIT_S = 30.0
 STORE_RETRY_S = 0.1
 OPERATOR_RANK = 1
 
+NICENESS = {"control": 0, "gateway": 5, "worker": 10}
+"""Where cores are short, a stop goes before an order and an order before a report."""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -63,6 +67,7 @@ def run_role(
 ) -> int:
     """Run "gateway", "control" or "worker" until SIGTERM or SIGINT; the exit status. Raises StoreError, ConfigError."""
     watch_parent(environment)
+    os.nice(NICENESS[role])
     _log_to_stderr(role)
     return asyncio.run(_run_role(role, settings, data_dir, store_url, environment))
 
@@ -124,7 +129,8 @@ Build = Callable[[Accounts, Stopper, Settings, bytes, Mapping[str, str]], Server
 
 
 async def _serve(process: Process, build: Build, port: int) -> None:
-    accounts, stopper = Accounts(process.log, process.clock), Stopper(process.log)
+    accounts = Accounts(process.log, process.clock)
+    stopper = Stopper(process.log, accounts.shelf)
     await accounts.start()
     key = approval_key(process.settings, process.data_dir)
     server = build(accounts, stopper, process.settings, key, process.environment)

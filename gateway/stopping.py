@@ -14,9 +14,10 @@ import structlog
 
 from engine.control import Control, Resumed, Scope, Stop, TradingState, decode_control, encode_control, resumed, stopped
 from gateway.errors import StoreError, StoreUnavailable
-from gateway.log.account_log import PARTITIONS, AccountLog, ChangeControl, ControlChange, partition_of
+from gateway.log.account_log import NOTHING_KNOWN, PARTITIONS, AccountLog, ChangeControl, ControlChange, partition_of
 from gateway.log.account_log import Control as StoredControl
 from gateway.tasks import ended
+from gateway.terms import TermsShelf
 
 LOGGER = structlog.get_logger()
 RETRY_S = 0.1
@@ -57,8 +58,10 @@ def partitions_of(scope: Scope) -> tuple[int, ...]:
 class Stopper:
     """Stops and resumes over one log. Keeps unacknowledged stops going; `aclose` ends that."""
 
-    def __init__(self, log: AccountLog) -> None:
-        self._log = log
+    def __init__(self, log: AccountLog, shelf: TermsShelf | None = None) -> None:
+        """`shelf`: the control states as this process last heard of them. A stop that need not read them first is
+        sooner in force; where they are old, the store says so and the stop goes on from what it says."""
+        self._log, self._shelf = log, shelf
         self._trying: set[asyncio.Task[None]] = set()
 
     @property
@@ -80,13 +83,22 @@ class Stopper:
             stop = Stop(scope, state, epoch, time_us, actor, reason, rank)
             return _change(stopped(control, stop), {"stop": stop})
 
-        outcome = await self._log.advance_controls(partitions_of(scope), change)
+        outcome = await self._advance(scope, change)
         missing = {p: result for p, result in outcome.items() if isinstance(result, StoreUnavailable)}
         if missing:
             self._keep_trying(tuple(missing), change)
             raise StopIncomplete(missing.keys(), str(next(iter(missing.values()))))
         epochs = [result.head.epoch for result in outcome.values() if isinstance(result, StoredControl)]
         return StopOutcome(max(epochs), len(epochs), time_us)
+
+    async def _advance(self, scope: Scope, change: ChangeControl) -> dict[int, StoredControl | StoreUnavailable]:
+        known = self._shelf.stored_controls() if self._shelf is not None else NOTHING_KNOWN
+        outcome = await self._log.advance_controls(partitions_of(scope), change, known)
+        if self._shelf is not None:
+            for partition, result in outcome.items():
+                if isinstance(result, StoredControl):
+                    self._shelf.take(partition, result)
+        return outcome
 
     def _keep_trying(self, missing: tuple[int, ...], change: ChangeControl) -> None:
         task = asyncio.create_task(self._until_acknowledged(missing, change))
@@ -120,7 +132,7 @@ class Stopper:
             refused.update({stop.scope: stop for stop in kept})
             return _change(control, {"resume": resume})
 
-        outcome = await self._log.advance_controls(partitions_of(scope), change)
+        outcome = await self._advance(scope, change)
         problems = [result for result in outcome.values() if isinstance(result, StoreUnavailable)]
         if problems:
             raise problems[0]

@@ -27,10 +27,14 @@ NO_INSTRUMENTS = InstrumentSet()
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """A partition's control state, decoded, with the head that proves it."""
+    """A partition's control state, decoded, with the stored one whose head proves it."""
 
-    head: ControlHead
+    stored: StoredControl
     control: Control
+
+    @property
+    def head(self) -> ControlHead:
+        return self.stored.head
 
 
 class TermsShelf:
@@ -76,13 +80,17 @@ class TermsShelf:
         held = self._in_force.get(partition)
         if held is not None and held.head.epoch >= stored.head.epoch:
             return False
-        self._in_force[partition] = InForce(stored.head, decode_control(stored.state))
+        self._in_force[partition] = InForce(stored, decode_control(stored.state))
         self._terms.pop(partition, None)
         return True
 
     def control(self, partition: int) -> Control:
         held = self._in_force.get(partition)
         return held.control if held is not None else Control()
+
+    def stored_controls(self) -> dict[int, StoredControl]:
+        """The control states as last heard, for whoever changes them and need not read them first."""
+        return {partition: held.stored for partition, held in self._in_force.items()}
 
     async def held_control(self, partition: int) -> InForce:
         """The control state of a partition as last heard; read now where none was."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from engine.limits import Limit, ScopeKind, Unit
 from engine.measures.measure import Armed, Case, Family, Measure, Reading, Survey, matches, scope_label
 from engine.order import Reason
-from engine.view import Mask, View, grouping_of
+from engine.view import View, grouping_of
 
 _FIT_SLACK = 1e-9
 """Lots: a room of 6.9999999999 lots is 7; decide tries the result again and gives up a lot where it is not."""
@@ -17,11 +17,10 @@ _FIT_SLACK = 1e-9
 
 def _position(case: Case, armed: Armed) -> Reading:
     """Each side by itself: a buy can lead to P + B + q long, a sell to −P + S + q short."""
-    book = case.state.book_of(armed.strategy)
-    low, high = book.interval(case.slot)
+    low, high = case.state.book_of(armed.strategy).interval(case.slot)
     before = high if case.sign > 0 else -low
-    size = case.instrument.lot_size
-    return Reading(max(0, before) * size, max(0, before + case.lots) * size)
+    after, size = before + case.lots, case.instrument.lot_size
+    return Reading(before * size if before > 0 else 0.0, after * size if after > 0 else 0.0)
 
 
 def _position_fit(case: Case, armed: Armed, bound: float) -> int:
@@ -54,18 +53,12 @@ def _symbol_is_reached(survey: Survey, row: Limit, symbol: str) -> bool:
     return matches(row, grouping.names[grouping.index[survey.state.slots[symbol]]])
 
 
-def _exposure_after(case: Case, armed: Armed, ends: tuple[int, int]) -> float:
-    return max(abs(ends[0]), abs(ends[1])) * case.unit_value()
-
-
 def _gross(case: Case, armed: Armed) -> Reading:
     """Σ max(|P+B|, |P−S|)·px·m·fx over the scope, the order having joined B or S."""
     view = case.of(armed)
-    per = case.denominator(armed.unit)
+    per = case.equity() if armed.of_equity else 1.0
     before = view.gross
-    ends = case.ends(view.book, armed.row.open_orders)
-    after = before - float(view.exposure[case.slot]) + _exposure_after(case, armed, ends)
-    return Reading(before / per, after / per, case.mark_age_us())
+    return Reading(before / per, (before + case.growth(view)) / per, case.mark_age_us())
 
 
 def _gross_fit(case: Case, armed: Armed, bound: float) -> int:
@@ -77,7 +70,13 @@ def _gross_fit(case: Case, armed: Armed, bound: float) -> int:
 def _gross_filled(case: Case, armed: Armed) -> float:
     view = case.of(armed)
     others = view.gross - float(view.exposure[case.slot])
-    return (others + _exposure_after(case, armed, case.ends_filled(view.book))) / case.denominator(armed.unit)
+    return (others + _exposure_filled(case, view)) / case.denominator(armed.unit)
+
+
+def _exposure_filled(case: Case, view: View) -> float:
+    """The symbol's exposure if the order were filled."""
+    low, high = case.ends_filled(view.book)
+    return max(abs(low), abs(high)) * case.unit_value()
 
 
 def _fit_end(case: Case, view: View, room: float) -> int:
@@ -88,33 +87,29 @@ def _fit_end(case: Case, view: View, room: float) -> int:
     return end_max - moved if abs(other) <= end_max else 0
 
 
-def _issuer(case: Case) -> str:
-    return case.instrument.issuer or case.instrument.symbol
-
-
-def _issuer_mask(case: Case) -> Mask:
-    return case.issuer_mask(_issuer(case))
+def _issued(case: Case, view: View) -> float:
+    """Exposure to the order's issuer, all its symbols together."""
+    instrument = case.instrument
+    return view.exposure_of(case.issuer_mask(instrument.issuer or instrument.symbol))
 
 
 def _concentration(case: Case, armed: Armed) -> Reading:
-    """Exposure to the order's issuer, all its symbols together."""
-    view, per = case.of(armed), case.denominator(armed.unit)
-    before = view.exposure_of(_issuer_mask(case))
-    ends = case.ends(view.book, armed.row.open_orders)
-    after = before - float(view.exposure[case.slot]) + _exposure_after(case, armed, ends)
-    return Reading(before / per, after / per, case.mark_age_us())
+    view = case.of(armed)
+    per = case.equity() if armed.of_equity else 1.0
+    before = _issued(case, view)
+    return Reading(before / per, (before + case.growth(view)) / per, case.mark_age_us())
 
 
 def _concentration_fit(case: Case, armed: Armed, bound: float) -> int:
     view = case.of(armed)
-    others = view.exposure_of(_issuer_mask(case)) - float(view.exposure[case.slot])
+    others = _issued(case, view) - float(view.exposure[case.slot])
     return _fit_end(case, view, bound * case.denominator(armed.unit) - others)
 
 
 def _concentration_filled(case: Case, armed: Armed) -> float:
     view = case.of(armed)
-    others = view.exposure_of(_issuer_mask(case)) - float(view.exposure[case.slot])
-    return (others + _exposure_after(case, armed, case.ends_filled(view.book))) / case.denominator(armed.unit)
+    others = _issued(case, view) - float(view.exposure[case.slot])
+    return (others + _exposure_filled(case, view)) / case.denominator(armed.unit)
 
 
 def _concentration_now(survey: Survey, row: Limit, account: str, strategy: str) -> Iterable[tuple[str, float]]:
@@ -146,7 +141,8 @@ def scoped_views(survey: Survey, row: Limit, account: str) -> Iterable[tuple[str
     else:
         for name in grouping_of(state, survey.instruments, scope.value).names:
             if matches(row, name):
-                yield scope_label(scope, account, "", (scope, name)), survey.view("", (scope, name), row.open_orders)
+                group = scope.value, name
+                yield scope_label(scope, account, "", group), survey.view("", group, row.open_orders)
 
 
 _ALL = frozenset(ScopeKind)

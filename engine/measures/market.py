@@ -12,13 +12,8 @@ def _mark_age(case: Case, armed: Armed) -> Reading:
     case.unit_value()
     if armed.group is None:
         case.need_marks()
-    age_us = case.mark_age_us() if armed.group is None else _own_age_us(case)
+    age_us = case.mark_age_us() if armed.group is None else case.own_age_us()
     return Reading(age_us / MICROS, age_us / MICROS, age_us)
-
-
-def _own_age_us(case: Case) -> int:
-    prices = case.state.prices
-    return int(case.now_us - min(prices.time_us[case.slot], prices.fx_time_us[case.slot]))
 
 
 def _mark_age_now(survey: Survey, row: Limit, account: str, strategy: str) -> Iterable[tuple[str, float]]:
@@ -31,17 +26,17 @@ def _spread(case: Case, armed: Armed) -> Reading:
     """(ask − bid) / mark. A symbol without two sides has no spread to judge: its mark may still be too old."""
     prices, slot = case.state.prices, case.slot
     case.unit_value()
-    bid, ask = float(prices.bid[slot]), float(prices.ask[slot])
-    spread = (ask - bid) / float(prices.mark[slot]) if bid and ask else 0.0
-    return Reading(spread, spread, _own_age_us(case))
+    bid, ask = prices.bid.item(slot), prices.ask.item(slot)
+    spread = (ask - bid) / prices.mark.item(slot) if bid and ask else 0.0
+    return Reading(spread, spread, case.own_age_us())
 
 
 def _move(case: Case, armed: Armed) -> Reading:
     """|mark / mark at the session's open − 1|: a price that can't be right."""
     prices, slot = case.state.prices, case.slot
     case.unit_value()
-    move = abs(float(prices.mark[slot]) / float(prices.open_mark[slot]) - 1.0)
-    return Reading(move, move, _own_age_us(case))
+    move = abs(prices.mark.item(slot) / prices.open_mark.item(slot) - 1.0)
+    return Reading(move, move, case.own_age_us())
 
 
 _SYMBOLS = frozenset({ScopeKind.ASSET_CLASS, ScopeKind.SECTOR, ScopeKind.SYMBOL})

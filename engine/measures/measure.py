@@ -10,18 +10,32 @@ import enum
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-import numpy as np
+import msgspec
 
-from engine.account import AccountState, Book, Floats
+from engine.account import AccountState, Book, Ends, Floats, Session
 from engine.instrument import Instrument, InstrumentSet
 from engine.limits import EVERY, Limit, Policy, ScopeKind, Unit, share_of
 from engine.order import Order, OrderType, Reason
 from engine.risk.model import RiskModel
-from engine.view import Columns, Grouping, Mask, Tail, View, columns_of, grouping_of, mask_of, view_of
+from engine.view import (
+    Columns,
+    Grouping,
+    Mask,
+    Tail,
+    View,
+    columns_of,
+    grouping_of,
+    largest,
+    mask_of,
+    view_key,
+    view_of,
+)
 
 MICROS = 1_000_000
+
+_Lags = tuple[RiskModel, str, tuple[Session, ...], tuple[int, int]]
 
 
 class Unevaluable(Exception):
@@ -32,7 +46,7 @@ class Unevaluable(Exception):
         self.reason, self.note = reason, note
 
 
-class Reading(NamedTuple):
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """A measure's value without and with the order, in the row's unit, and the age of its oldest input."""
 
     before: float
@@ -52,22 +66,40 @@ class Family(enum.Enum):
 
 
 class Armed:
-    """A limit row resolved for an account and an order's strategy and instrument."""
+    """A limit row resolved for an account and an order's strategy and instrument: what doesn't change from one order
+    to the next is looked up here, once."""
 
-    __slots__ = ("bound", "group", "label", "measure", "row", "strategy", "unit", "view_name", "warn")
+    __slots__ = (
+        "bound",
+        "group",
+        "label",
+        "measure",
+        "name",
+        "of_equity",
+        "read",
+        "row",
+        "strategy",
+        "unit",
+        "unit_name",
+        "view_key",
+        "warn",
+    )
 
     def __init__(self, row: Limit, measure: "Measure", account: str, strategy: str, instrument: Instrument) -> None:
         self.row, self.measure = row, measure
+        self.name, self.read = measure.name, measure.read
         share = share_of(row, account)
         self.bound = row.limit * share
         self.warn = None if row.warn is None else row.warn * share
         self.unit = row.unit or measure.units[0]
+        self.unit_name = self.unit.value
+        self.of_equity = self.unit is Unit.EQUITY
         self.strategy = strategy if row.scope is ScopeKind.STRATEGY else ""
-        self.group: tuple[ScopeKind, str] | None = None
+        self.group: tuple[str, str] | None = None
         if row.scope in (ScopeKind.ASSET_CLASS, ScopeKind.SECTOR, ScopeKind.SYMBOL):
-            self.group = (row.scope, group_name(row.scope, instrument))
+            self.group = (row.scope.value, group_name(row.scope, instrument))
         self.label = scope_label(row.scope, account, strategy, self.group)
-        self.view_name = f"{self.strategy}|{self.group}|{row.open_orders}"
+        self.view_key = view_key(self.strategy, self.group, row.open_orders)
 
 
 def group_name(scope: ScopeKind, instrument: Instrument) -> str:
@@ -76,7 +108,7 @@ def group_name(scope: ScopeKind, instrument: Instrument) -> str:
     return instrument.sector if scope is ScopeKind.SECTOR else instrument.symbol
 
 
-def scope_label(scope: ScopeKind, account: str, strategy: str, group: tuple[ScopeKind, str] | None) -> str:
+def scope_label(scope: ScopeKind, account: str, strategy: str, group: tuple[str, str] | None) -> str:
     """How a verdict names a scope: "account:ALPHA", "sector:Energy"; a firm limit names the account with a share."""
     if group is not None:
         return f"{scope.value}:{group[1]}"
@@ -85,6 +117,14 @@ def scope_label(scope: ScopeKind, account: str, strategy: str, group: tuple[Scop
 
 class Survey:
     """An account's state with what it is read under: the common ground of an order and of a report."""
+
+    # What has not been asked for yet costs an order nothing: the defaults stand in the class.
+    _columns: Columns | None = None
+    _usable_model: RiskModel | None = None
+    _underlyings: Grouping | None = None
+    _equity = 0.0
+    _priced = False
+    _marks_age_us = -1
 
     def __init__(
         self,
@@ -96,17 +136,14 @@ class Survey:
     ) -> None:
         self.state, self.instruments, self.model = state, instruments, model
         self.policy, self.now_us = policy, now_us
-        self._columns: Columns | None = None
-        self._usable_model: RiskModel | None = None
-        self._underlyings: Grouping | None = None
-        self._equity = 0.0
-        self._priced = False
-        self._oldest_us: float | None = None
 
-    def view(self, strategy: str, group: tuple[ScopeKind, str] | None, open_orders: bool = True) -> View:
+    def view(self, strategy: str, group: tuple[str, str] | None, open_orders: bool = True) -> View:
+        return self._view(view_key(strategy, group, open_orders), strategy, group, open_orders)
+
+    def _view(self, key: str, strategy: str, group: tuple[str, str] | None, open_orders: bool) -> View:
         self.need_marks()
-        mask = None if group is None else mask_of(self.state, self.instruments, group[0].value, group[1])
-        return view_of(self.state, strategy, group, mask, open_orders)
+        mask = None if group is None else mask_of(self.state, self.instruments, *group)
+        return view_of(self.state, key, strategy, mask, open_orders)
 
     def underlyings(self) -> Grouping:
         if self._underlyings is None:
@@ -129,9 +166,9 @@ class Survey:
         if not self._equity:
             self.need_marks()
             equity = self.state.equity()
-            if math.isnan(self.state.cash_value()):
-                raise Unevaluable(Reason.FX_MISSING, f"no rate to {self.state.base_currency} for cash held")
             if not math.isfinite(equity):
+                if math.isnan(self.state.cash_value()):
+                    raise Unevaluable(Reason.FX_MISSING, f"no rate to {self.state.base_currency} for cash held")
                 raise Unevaluable(Reason.MEASURE_NOT_FINITE, f"equity is {equity}")
             if equity <= 0:
                 raise Unevaluable(Reason.EQUITY_NOT_POSITIVE, f"equity is {equity:.2f} {self.state.base_currency}")
@@ -154,29 +191,36 @@ class Survey:
         return self._usable_model
 
     def _fresh_model(self) -> RiskModel:
-        model, state = self.model, self.state
+        model, session = self.model, self.state.session
         if model is None:
             raise Unevaluable(Reason.MODEL_MISSING, "no risk model is published; is the worker running?")
-        if model.base_currency != state.base_currency:
-            note = f"the risk model is in {model.base_currency}, the account in {state.base_currency}"
+        if model.base_currency != self.state.base_currency:
+            note = f"the risk model is in {model.base_currency}, the account in {self.state.base_currency}"
             raise Unevaluable(Reason.MODEL_MISSING, note)
-        if state.session is None:
+        if session is None:
             raise Unevaluable(Reason.SESSION_MISSING, "no session was opened for this account")
         age_s = (self.now_us - model.built_time_us) / MICROS
         if age_s > self.policy.model_age_max_s:
             note = f"the risk model is {age_s:.0f} s old, allowed are {self.policy.model_age_max_s:.0f} s"
             raise Unevaluable(Reason.MODEL_STALE, note)
-        price_lag_days = (datetime.date.fromisoformat(state.session.date) - model.last_price_date).days
+        price_lag_days, lag_sessions = self._model_lags(model, session)
         if price_lag_days > self.policy.model_price_lag_days_max:
-            note = (
-                f"the newest close in the risk model is of {model.last_price_date}, the session is {state.session.date}"
-            )
+            note = f"the newest close in the risk model is of {model.last_price_date}, the session is {session.date}"
             raise Unevaluable(Reason.MODEL_STALE, note)
-        lag = self._sessions_after(model)
-        if lag > self.policy.model_lag_sessions_max:
-            note = f"the risk model is of session {model.session_date}, the account is in {state.session.date}"
+        if lag_sessions > self.policy.model_lag_sessions_max:
+            note = f"the risk model is of session {model.session_date}, the account is in {session.date}"
             raise Unevaluable(Reason.MODEL_STALE, note)
         return model
+
+    def _model_lags(self, model: RiskModel, session: Session) -> tuple[int, int]:
+        """(days from the model's newest close, sessions from the model's) to the account's session."""
+        derived, closed = self.state.derived, self.state.sessions
+        cached: _Lags | None = derived.get("model_lags")
+        if cached is None or cached[0] is not model or cached[1] != session.date or cached[2] is not closed:
+            days = (datetime.date.fromisoformat(session.date) - model.last_price_date).days
+            cached = model, session.date, closed, (days, self._sessions_after(model))
+            derived["model_lags"] = cached
+        return cached[3]
 
     def _sessions_after(self, model: RiskModel) -> int:
         of_model = model.session_date.isoformat()
@@ -199,21 +243,10 @@ class Survey:
 
     def marks_age_us(self) -> int:
         """Age of the oldest mark or rate that a held or open symbol is valued at."""
-        if self._oldest_us is None:
-            self._oldest_us = self._oldest()
-        return max(0, int(self.now_us - self._oldest_us)) if math.isfinite(self._oldest_us) else 0
-
-    def _oldest(self) -> float:
-        state = self.state
-        cached: tuple[int, float] | None = state.derived.get("oldest")
-        if cached is not None and cached[0] == state.version:
-            return cached[1]
-        active = (state.book.lots != 0) | (state.book.buys != 0) | (state.book.sells != 0)
-        prices = state.prices
-        times = np.minimum(prices.time_us, prices.fx_time_us)[active]
-        oldest = float(times.min(initial=math.inf))
-        state.derived["oldest"] = (state.version, oldest)
-        return oldest
+        if self._marks_age_us < 0:
+            oldest_us = self.state.oldest_price_us()
+            self._marks_age_us = max(0, int(self.now_us - oldest_us)) if math.isfinite(oldest_us) else 0
+        return self._marks_age_us
 
     def model_age_us(self) -> int:
         model = self.model
@@ -222,7 +255,7 @@ class Survey:
 
 def refuse_missing_price(state: AccountState, symbol: str) -> NoReturn:
     slot = state.slots[symbol]
-    if state.prices.mark[slot] == 0.0:
+    if state.prices.mark[slot] <= 0.0:
         raise Unevaluable(Reason.MARK_MISSING, f"no mark for {symbol}; publish one with PublishMarks")
     currency = state.listed[symbol].currency
     raise Unevaluable(Reason.FX_MISSING, f"no rate from {currency} to {state.base_currency} for {symbol}")
@@ -230,6 +263,12 @@ def refuse_missing_price(state: AccountState, symbol: str) -> NoReturn:
 
 class Case(Survey):
     """One order on a survey: its lots may be tried at several sizes."""
+
+    _added: Floats | None = None
+    _added_grid: Floats | None = None
+    _unit_value = 0.0
+    _mark_age_us = -1
+    _model_age_us = -1
 
     def __init__(
         self,
@@ -246,10 +285,12 @@ class Case(Survey):
         self.order, self.instrument, self.lots = order, instrument, lots
         self.sign = order.side.sign
         self.slot = state.slots[instrument.symbol]
-        self._after: dict[tuple[object, str], object] = {}
+        self.tails: dict[str, tuple[Tail, Tail]] = {}
+        """Without and with the order; kept by engine.measures.tail."""
         self._views: dict[str, View] = {}
-        self._unit_value = 0.0
-        self._mark_age_us = -1
+        self._growths: dict[Ends, float] = {}
+        self._grids: dict[Ends | View, float] = {}
+        self._stress_after: dict[View, Floats] = {}
 
     def resized(self, lots: int) -> "Case":
         return Case(
@@ -257,17 +298,21 @@ class Case(Survey):
         )
 
     def of(self, armed: Armed) -> View:
-        """The view that the limit reads, as it is without the order."""
-        view = self._views.get(armed.view_name)
+        """The view that the limit reads, as it is without the order. Raises Unevaluable where a price in it is no
+        number: none of what is computed from it would be."""
+        view = self._views.get(armed.view_key)
         if view is None:
-            view = self._views[armed.view_name] = self.view(armed.strategy, armed.group, armed.row.open_orders)
+            view = self._view(armed.view_key, armed.strategy, armed.group, armed.row.open_orders)
+            if not math.isfinite(view.gross):
+                raise Unevaluable(Reason.MEASURE_NOT_FINITE, f"the gross exposure of {armed.label} is {view.gross}")
+            self._views[armed.view_key] = view
         return view
 
     def unit_value(self) -> float:
         """Base currency per lot of the order's symbol at the mark."""
         if not self._unit_value:
-            value = float(self.state.unit_values()[self.slot])
-            if value == 0.0:
+            value: float = self.state.unit_values().item(self.slot)
+            if value <= 0.0:
                 refuse_missing_price(self.state, self.instrument.symbol)
             self._unit_value = value
         return self._unit_value
@@ -275,13 +320,22 @@ class Case(Survey):
     def mark_age_us(self) -> int:
         """Age of the order's own mark and of the oldest that is at stake."""
         if self._mark_age_us < 0:
-            own = float(min(self.state.prices.time_us[self.slot], self.state.prices.fx_time_us[self.slot]))
-            self._mark_age_us = max(self.marks_age_us(), int(self.now_us - own))
+            self._mark_age_us = max(self.marks_age_us(), self.own_age_us())
         return self._mark_age_us
+
+    def own_age_us(self) -> int:
+        """Age of the order's own mark and rate."""
+        prices, slot = self.state.prices, self.slot
+        return int(self.now_us - min(prices.time_us.item(slot), prices.fx_time_us.item(slot)))
+
+    def model_age_us(self) -> int:
+        if self._model_age_us < 0:
+            self._model_age_us = super().model_age_us()
+        return self._model_age_us
 
     def ends(self, book: Book, open_orders: bool = True) -> tuple[int, int]:
         """The lowest and highest position in lots once the order has joined its side."""
-        low, high = book.interval(self.slot) if open_orders else (int(book.lots[self.slot]),) * 2
+        low, high = book.interval(self.slot) if open_orders else (book.lots.item(self.slot),) * 2
         return (low, high + self.lots) if self.sign > 0 else (low - self.lots, high)
 
     def ends_filled(self, book: Book) -> tuple[int, int]:
@@ -289,19 +343,21 @@ class Case(Survey):
         low, high = book.interval(self.slot)
         return low + self.sign * self.lots, high + self.sign * self.lots
 
-    def reduction_room(self, book: Book) -> int:
-        """The most lots of this side that are a true reduction in a book: |P| less the leaves on this side."""
-        position = int(book.lots[self.slot])
-        if position * self.sign >= 0:
-            return 0
-        leaves = int((book.buys if self.sign > 0 else book.sells)[self.slot])
-        return max(0, abs(position) - leaves)
+    def growth(self, view: View) -> float:
+        """By how much the order raises its symbol's exposure in a view's book, base currency."""
+        ends = view.stake.ends
+        growth = self._growths.get(ends)
+        if growth is None:
+            low, high = self.ends(view.book, view.open_orders)
+            lots = max(abs(low), abs(high)) - ends.largest.item(self.slot)
+            growth = self._growths[ends] = lots * self.unit_value()
+        return growth
 
     def worst_price(self) -> float:
         """The price at which the order's value is judged, in the instrument's currency: the highest that it can fill
         at (CHECKS 9 and 12). Raises Unevaluable where it needs a quote and there is none."""
         order, prices, slot = self.order, self.state.prices, self.slot
-        mark = float(prices.mark[slot])
+        mark: float = prices.mark.item(slot)
         slippage = 1.0 + self.policy.market_slippage
         stop = order.stop_price or 0.0
         if self.sign > 0:
@@ -314,34 +370,51 @@ class Case(Survey):
         return max(order.limit_price or 0.0, bid, stop) if math.isfinite(bid) else bid
 
     def _need_mark(self, mark: float) -> None:
-        if mark == 0.0:
+        if mark <= 0.0:
             refuse_missing_price(self.state, self.instrument.symbol)
-
-    def losses_after(self, armed: Armed, view: View, columns: Columns) -> Floats:
-        """(rows,) worst-case losses once the order has joined its side."""
-        key = (view, "losses")
-        found = self._after.get(key)
-        if found is None:
-            found = self._after[key] = view.losses(columns) + self.lots * self.harm(columns)
-        return found  # type: ignore[return-value]
 
     def harm(self, columns: Columns) -> Floats:
         """(rows,) by how much one more lot of the order raises the worst-case loss: a buy hurts where the price falls,
         a sell where it rises, because the other rows are worst without it."""
-        key = (columns, "harm")
-        found = self._after.get(key)
-        if found is None:
-            falls = columns.falls[self.slot]
-            rows = -falls if self.sign > 0 else columns.returns[self.slot] - falls
-            found = self._after[key] = self.unit_value() * rows
-        return found  # type: ignore[return-value]
+        return self.added(columns) / self.lots
 
-    def tail_after(self, armed: Armed, view: View, columns: Columns, days: int) -> Tail:
-        key = (view, "tail")
-        found = self._after.get(key)
-        if found is None:
-            found = self._after[key] = Tail(self.losses_after(armed, view, columns)[:days])
-        return found  # type: ignore[return-value]
+    def added(self, columns: Columns) -> Floats:
+        """(rows,) by how much the order raises the worst-case loss in each scenario; never below 0."""
+        if self._added is None:
+            self._added = self._adding(columns.returns, columns.falls)
+        return self._added
+
+    def losses_after(self, view: View, columns: Columns) -> Floats:
+        """(rows,) worst-case losses once the order has joined its side; the caller's own, to put in another order."""
+        rows = view.losses(columns) + self.added(columns)
+        self._stress_after[view] = rows[columns.days :]
+        return rows
+
+    def stress_after(self, view: View, columns: Columns) -> Floats:
+        """(scenarios,) the stress rows of the same."""
+        rows = self._stress_after.get(view)
+        return view.stress(columns) + self.added(columns)[columns.days :] if rows is None else rows
+
+    def grid_after(self, view: View, columns: Columns) -> float:
+        """The worst loss over the grid of the order's underlying in a view, once the order has joined its side."""
+        underlyings = self.underlyings()
+        key = view.stake.ends if underlyings.alone else view
+        worst = self._grids.get(key)
+        if worst is None:
+            rows = view.grid_of(columns, underlyings, self.slot) + self.added_grid(columns)
+            worst = self._grids[key] = largest(rows)
+        return worst
+
+    def added_grid(self, columns: Columns) -> Floats:
+        """(points,) the same as `added`, at each point of the grid of its own underlying."""
+        if self._added_grid is None:
+            self._added_grid = self._adding(columns.grid, columns.grid_falls)
+        return self._added_grid
+
+    def _adding(self, returns: Floats, falls: Floats) -> Floats:
+        value, fallen = self.lots * self.unit_value(), falls[self.slot]
+        added: Floats = fallen * -value if self.sign > 0 else (returns[self.slot] - fallen) * value
+        return added
 
     def losses_filled(self, view: View, columns: Columns) -> Floats:
         """(rows,) losses if the order were filled: both ends of its symbol move together."""

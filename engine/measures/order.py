@@ -21,13 +21,13 @@ def _quantity_fit(case: Case, armed: Armed, bound: float) -> int:
 
 def _value(case: Case, armed: Armed) -> Reading:
     """CHECKS 9 and 12: q·px·m·fx at the highest price the order can fill at."""
-    per_lot = _value_per_lot(case) / case.denominator(armed.unit)
-    return Reading(0.0, case.lots * per_lot, case.mark_age_us())
+    per = case.equity() if armed.of_equity else 1.0
+    return Reading(0.0, case.lots * _value_per_lot(case) / per, case.mark_age_us())
 
 
 def _value_per_lot(case: Case) -> float:
-    fx = float(case.state.prices.fx[case.slot])
-    if fx == 0.0:
+    fx: float = case.state.prices.fx.item(case.slot)
+    if fx <= 0.0:
         case.unit_value()
     return case.worst_price() * case.instrument.unit * fx
 

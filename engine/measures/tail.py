@@ -6,6 +6,7 @@ changes it by lots × column (NUMERICS.md, formulas at order time). Nothing is r
 
 import math
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import NoReturn
 
 import numpy as np
@@ -16,7 +17,7 @@ from engine.measures.exposure import scoped_views
 from engine.measures.measure import Armed, Case, Family, Measure, Reading, Survey, Unevaluable
 from engine.order import Reason
 from engine.risk.var import tail_count
-from engine.view import Columns, Tail, View
+from engine.view import Columns, Tail, View, largest
 
 _Of = Callable[[Tail], float]
 _NEWTON_STEPS_MAX = 60
@@ -24,11 +25,18 @@ _NEWTON_STEPS_MAX = 60
 
 
 def _tail_read(case: Case, armed: Armed, of: _Of) -> Reading:
+    tails = case.tails.get(armed.view_key)
+    if tails is None:
+        tails = case.tails[armed.view_key] = _tails(case, armed)
+    per = case.equity() if armed.of_equity else 1.0
+    return Reading(of(tails[0]) / per, of(tails[1]) / per, case.model_age_us())
+
+
+def _tails(case: Case, armed: Armed) -> tuple[Tail, Tail]:
+    """The tails without and with the order: all measures of one scope read the same two."""
     view, columns, days = _history(case, armed)
-    per = case.denominator(armed.unit)
-    before = of(view.tail(columns, days))
-    after = of(case.tail_after(armed, view, columns, days))
-    return Reading(before / per, after / per, case.model_age_us())
+    before = view.tail(columns, days)
+    return before, Tail(case.losses_after(view, columns)[:days])
 
 
 def _history(case: Case, armed: Armed) -> tuple[View, Columns, int]:
@@ -37,7 +45,7 @@ def _history(case: Case, armed: Armed) -> tuple[View, Columns, int]:
     case.need_history(view, columns)
     if columns.no_history is not None and columns.no_history[case.slot]:
         _refuse_symbol(case, Reason.HISTORY_MISSING, "has too little price history and no proxy")
-    return view, columns, case.usable_model().n_days
+    return view, columns, columns.days
 
 
 def _refuse_symbol(case: Case, reason: Reason, what: str) -> NoReturn:
@@ -115,70 +123,42 @@ def _whole(lots: float, asked: int) -> int:
     return asked if lots >= asked else int(lots + 1e-9)
 
 
-def _stress_inputs(case: Case, armed: Armed) -> tuple[View, Columns, int]:
+def _stress_inputs(case: Case, armed: Armed) -> tuple[View, Columns]:
     view, columns = case.of(armed), case.columns()
     case.need_factor(view, columns)
     if columns.no_factor is not None and columns.no_factor[case.slot]:
         _refuse_symbol(case, Reason.FACTOR_MISSING, "is reached by no stress factor")
-    return view, columns, case.usable_model().n_days
+    return view, columns
 
 
 def _stress(case: Case, armed: Armed) -> Reading:
-    """The worst loss over the stress scenarios and over the ±spot grid of each underlying."""
-    view, columns, days = _stress_inputs(case, armed)
-    per = case.denominator(armed.unit)
-    grids = view.grid_losses(columns, case.underlyings())
-    before = max(view.stress_worst(columns, days), float(grids.max(initial=-math.inf)))
-    scenarios = float(case.losses_after(armed, view, columns)[days:].max(initial=-math.inf))
-    moved = _order_grid(case, view, columns, case.ends(view.book, armed.row.open_orders))
-    after = max(scenarios, _grid_worst(case, view, columns, moved))
+    """The worst loss over the stress scenarios and over the ±spot grid of each underlying. An order that joins its
+    side lowers no row, so that only the scenarios and its own underlying's grid can pass the worst one before it."""
+    view, columns = _stress_inputs(case, armed)
+    per = case.equity() if armed.of_equity else 1.0
+    before = view.stress_worst(columns, case.underlyings())
+    after = max(before, largest(case.stress_after(view, columns)), case.grid_after(view, columns))
     return Reading(before / per, after / per, case.model_age_us())
-
-
-def _order_grid(case: Case, view: View, columns: Columns, ends: tuple[int, int]) -> Floats:
-    """(points,) P&L of the order's symbol at each point of its grid, between two ends in lots."""
-    value = case.unit_value()
-    low, high = ends[0] * value, ends[1] * value
-    gains: Floats = low * columns.grid[case.slot] + (high - low) * columns.grid_falls[case.slot]
-    return gains
-
-
-def _group_grid(case: Case, view: View, columns: Columns, moved: Floats) -> float:
-    """The worst loss over the grid of the order's underlying, with `moved` in place of its symbol's own P&L."""
-    gains, underlyings = view.grid_gains(columns), case.underlyings()
-    if underlyings.alone:
-        return float(-moved.min())
-    members = underlyings.index == underlyings.index[case.slot]
-    return float(-(gains[members].sum(axis=0) - gains[case.slot] + moved).min())
-
-
-def _grid_worst(case: Case, view: View, columns: Columns, moved: Floats) -> float:
-    underlyings = case.underlyings()
-    losses = view.grid_losses(columns, underlyings).copy()
-    losses[underlyings.index[case.slot]] = _group_grid(case, view, columns, moved)
-    return float(losses.max())
 
 
 def _stress_fit(case: Case, armed: Armed, bound: float) -> int:
     """min over scenarios and grid points of (L − loss) / harm: each row is linear in the lots of one side."""
-    view, columns, days = _stress_inputs(case, armed)
-    limit = bound * case.denominator(armed.unit)
-    room = limit - view.losses(columns)[days:]
-    harm = case.harm(columns)[days:]
-    value = case.unit_value()
-    falls = columns.grid_falls[case.slot]
-    grid_harm = value * (-falls if case.sign > 0 else columns.grid[case.slot] - falls)
-    low, high = view.book.interval(case.slot)
-    now = _order_grid(case, view, columns, (low, high))
-    underlyings = case.underlyings()
-    gains = view.grid_gains(columns)
-    members = underlyings.index == underlyings.index[case.slot]
-    grid_room = limit + gains[members].sum(axis=0) - gains[case.slot] + now
-    others = view.grid_losses(columns, underlyings).copy()
-    others[underlyings.index[case.slot]] = -math.inf
-    if float(others.max(initial=-math.inf)) > limit:
+    view, columns = _stress_inputs(case, armed)
+    limit, underlyings = bound * case.denominator(armed.unit), case.underlyings()
+    if _other_grids(case, view, columns) > limit:
         return 0
+    room, harm = limit - view.stress(columns), case.harm(columns)[columns.days :]
+    grid_room = limit - view.grid_of(columns, underlyings, case.slot)
+    grid_harm = case.added_grid(columns) / case.lots
     return _whole(min(_least(room, harm), _least(grid_room, grid_harm)), case.lots)
+
+
+def _other_grids(case: Case, view: View, columns: Columns) -> float:
+    """The worst loss over the grids of all underlyings but the order's."""
+    underlyings = case.underlyings()
+    losses = view.grid_losses(columns, underlyings).copy()
+    losses[underlyings.index[case.slot]] = -math.inf
+    return float(losses.max())
 
 
 def _least(room: Floats, harm: Floats) -> float:
@@ -189,19 +169,20 @@ def _least(room: Floats, harm: Floats) -> float:
 
 
 def _stress_filled(case: Case, armed: Armed) -> float:
-    view, columns, days = _stress_inputs(case, armed)
-    scenarios = float(case.losses_filled(view, columns)[days:].max(initial=-math.inf))
-    moved = _order_grid(case, view, columns, case.ends_filled(view.book))
-    return max(scenarios, _grid_worst(case, view, columns, moved)) / case.denominator(armed.unit)
+    view, columns = _stress_inputs(case, armed)
+    moved, slot = case.sign * case.lots * case.unit_value(), case.slot
+    scenarios = view.stress(columns) - moved * columns.stress[slot]
+    grid = view.grid_of(columns, case.underlyings(), slot) - moved * columns.grid[slot]
+    worst = max(largest(scenarios), largest(grid), _other_grids(case, view, columns))
+    return worst / case.denominator(armed.unit)
 
 
 def _stress_now(survey: Survey, row: Limit, account: str, strategy: str) -> Iterable[tuple[str, float]]:
-    columns, days = survey.columns(), survey.usable_model().n_days
+    columns = survey.columns()
     per = survey.denominator(row.unit or Unit.EQUITY)
     for label, view in scoped_views(survey, row, account):
         survey.need_factor(view, columns)
-        grids = view.grid_losses(columns, survey.underlyings())
-        yield label, max(view.stress_worst(columns, days), float(grids.max(initial=-math.inf))) / per
+        yield label, view.stress_worst(columns, survey.underlyings()) / per
 
 
 def _tail_measure(name: str, reason: Reason, of: _Of, fit: Callable[[Case, Armed, float], int], firm: bool) -> Measure:
@@ -219,18 +200,10 @@ def _tail_measure(name: str, reason: Reason, of: _Of, fit: Callable[[Case, Armed
     )
 
 
-def _var_of(confidence: float) -> _Of:
-    return lambda tail: tail.var(confidence)
-
-
-def _es_of(confidence: float) -> _Of:
-    return lambda tail: tail.es(confidence)
-
-
-VAR_95 = _tail_measure("var_95", Reason.VAR, _var_of(0.95), _var_fit(0.95), firm=False)
-VAR_99 = _tail_measure("var_99", Reason.VAR, _var_of(0.99), _var_fit(0.99), firm=False)
-ES_95 = _tail_measure("es_95", Reason.EXPECTED_SHORTFALL, _es_of(0.95), _es_fit(0.95), firm=True)
-ES_99 = _tail_measure("es_99", Reason.EXPECTED_SHORTFALL, _es_of(0.99), _es_fit(0.99), firm=True)
+VAR_95 = _tail_measure("var_95", Reason.VAR, attrgetter("var_95"), _var_fit(0.95), firm=False)
+VAR_99 = _tail_measure("var_99", Reason.VAR, attrgetter("var_99"), _var_fit(0.99), firm=False)
+ES_95 = _tail_measure("es_95", Reason.EXPECTED_SHORTFALL, attrgetter("es_95"), _es_fit(0.95), firm=True)
+ES_99 = _tail_measure("es_99", Reason.EXPECTED_SHORTFALL, attrgetter("es_99"), _es_fit(0.99), firm=True)
 """Firm limits are shares of ES and not of VaR: ES is subadditive, so shares that hold add up to a firm that holds."""
 
 STRESS_LOSS = Measure(

@@ -38,8 +38,8 @@ NOTES = (
     "Prices are adjusted for splits and dividends: right for returns, no share counts of the day.",
     "The run without the gateway has no operator either: the stop counts as part of the control, for and against it.",
     "Forgone: the days on which the run without the gateway did better; avoided: those on which it did worse.",
-    "One window with one crash; window, limits and trade sizes were set with it in view, so that every action occurs and "
-    "the run stays short, not for return. A longer window favoured the gateway more; the next one may do anything.",
+    "One window with one crash; window, limits and trade sizes were set with it in view, so that every action occurs "
+    "and the run stays short, not for return. A longer window favoured the gateway more; the next one may do anything.",
 )
 
 

@@ -8,8 +8,9 @@ All times are integer microseconds since the epoch on the store's clock.
 
 import hashlib
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from gateway.errors import StoreUnavailable
@@ -98,6 +99,8 @@ class ControlChange(NamedTuple):
     state: bytes
     record: bytes  # what the partition's control history says of it
 
+
+NOTHING_KNOWN: Mapping[int, Control] = MappingProxyType({})
 
 ChangeControl = Callable[[Control], ControlChange | None]
 """From the control in force to what shall follow, None if nothing has to. Called again whenever another was faster."""
@@ -223,10 +226,11 @@ class AccountLog(Protocol):
         """Compare-and-set until `change` has taken effect; what is in force then. Raises if that stays unknown."""
 
     async def advance_controls(
-        self, partitions: Iterable[int], change: ChangeControl
+        self, partitions: Iterable[int], change: ChangeControl, known: Mapping[int, Control] = NOTHING_KNOWN
     ) -> dict[int, Control | StoreUnavailable]:
-        """The same for many partitions at once, in about two round trips. Never raises StoreUnavailable: each
-        partition has its own outcome, the control in force or why that is unknown."""
+        """The same for many partitions at once, in about two round trips; one less for those whose control is `known`,
+        if it still holds. Never raises StoreUnavailable: each partition has its own outcome, the control in force or
+        why that is unknown."""
 
     async def control_history(self, partition: int, after_epoch: int, n: int) -> tuple[tuple[int, bytes], ...]:
         """Up to `n` (epoch, record) of the changes after an epoch, oldest first."""

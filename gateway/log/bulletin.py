@@ -4,7 +4,7 @@ Marks, the worker's reports and the pointer to the current risk model can be los
 hint that something moved; who depends on it compares heads as well. No business meaning here, and no Redis.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import msgspec
 
 MARKS_CHANNEL = "marks"
 MODEL_CHANNEL = "model"
+CONTROL_CHANNEL = "control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +80,20 @@ def report_wake(account: str) -> bytes:
     return f"{account}:report".encode()
 
 
-def control_wake(epoch: int) -> bytes:
-    """Has no colon, as every account's wake-up has: no account name can imitate it."""
-    return b"%d" % epoch
+def control_wakes(epochs: Sequence[tuple[int, int]]) -> bytes:
+    """(partition, epoch) of each partition whose control moved."""
+    return msgspec.msgpack.encode(epochs)
 
 
-def decode_wake(partition: int, payload: bytes) -> AccountMoved | ControlMoved | ReportMoved:
+def decode_control_wakes(payload: bytes) -> list[ControlMoved]:
+    epochs = msgspec.msgpack.decode(payload, type=list[tuple[int, int]])
+    return [ControlMoved(partition, epoch) for partition, epoch in epochs]
+
+
+def decode_wake(payload: bytes) -> AccountMoved | ReportMoved:
     """Parsed from the right, since an account's name may hold colons. ValueError if it is none of ours."""
-    account, colon, what = payload.decode().rpartition(":")
-    if not colon:
-        return ControlMoved(partition, int(what))
-    if what == "report":
-        return ReportMoved(account)
-    return AccountMoved(account, int(what))
+    account, _, what = payload.decode().rpartition(":")
+    return ReportMoved(account) if what == "report" else AccountMoved(account, int(what))
 
 
 def encode_marks(marks: Mapping[str, bytes]) -> bytes:

@@ -12,6 +12,7 @@ from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.log.account_log import (
     CONTROL_GENESIS,
     GENESIS,
+    NOTHING_KNOWN,
     PARTITIONS,
     TAIL_RECORDS_MAX,
     Aged,
@@ -181,7 +182,7 @@ class MemoryLog:
         return after
 
     async def advance_controls(
-        self, partitions: Iterable[int], change: ChangeControl
+        self, partitions: Iterable[int], change: ChangeControl, known: Mapping[int, Control] = NOTHING_KNOWN
     ) -> dict[int, Control | StoreUnavailable]:
         return {partition: await self.advance_control(partition, change) for partition in partitions}
 

@@ -4,12 +4,14 @@ All keys of an account and its control stand under one hash tag, so each script 
 No business rule, no retry of an append: what it answers goes to the committer. Only commands that Redis 7.0 has.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gateway.errors import StoreError, StoreRefused, StoreUnavailable
 from gateway.log.account_log import (
+    NOTHING_KNOWN,
     PARTITIONS,
     TAIL_RECORDS_MAX,
     Aged,
@@ -29,7 +31,7 @@ from gateway.log.account_log import (
     partition_of,
     tail_after,
 )
-from gateway.log.bulletin import account_wake, control_wake
+from gateway.log.bulletin import CONTROL_CHANNEL, account_wake, control_wakes
 from gateway.log.link import CONNECTIONS_MAX, SOCKET_TIMEOUT_S, Call, RedisLink, Script
 from gateway.log.redis_bulletin import HEARTBEAT_S, RedisBulletin, account_key, wake_channel
 from gateway.log.tier import Tier, contradictions
@@ -138,13 +140,16 @@ class RedisLog:
         return outcome
 
     async def advance_controls(
-        self, partitions: Iterable[int], change: ChangeControl
+        self, partitions: Iterable[int], change: ChangeControl, known: Mapping[int, Control] = NOTHING_KNOWN
     ) -> dict[int, Control | StoreUnavailable]:
         open_partitions = list(partitions)
         outcomes: dict[int, Control | StoreUnavailable] = {}
         unknown = StoreUnavailable(f"others changed the control {CONTROL_ATTEMPTS_MAX} times meanwhile")
         try:
-            controls = dict(zip(open_partitions, await self._read_controls(open_partitions), strict=True))
+            controls = {p: known[p] for p in open_partitions if p in known}
+            unread = [p for p in open_partitions if p not in known]
+            if unread:
+                controls.update(zip(unread, await self._read_controls(unread), strict=True))
             for _ in range(CONTROL_ATTEMPTS_MAX):
                 controls = await self._advance_once(controls, change, outcomes)
                 if not controls:
@@ -226,7 +231,15 @@ class RedisLog:
                     outcomes[partition] = reply
                 case StoreError():
                     raise reply
+        await self._announce([(p, c.head.epoch) for p, c in advanced.items() if outcomes.get(p) is c])
         return moved
+
+    async def _announce(self, epochs: list[tuple[int, int]]) -> None:
+        """One message for all partitions that moved: a stop of everything would else wake every process 64 times. It
+        is a hint: who misses it finds out at the next append, or within a second."""
+        if epochs:
+            with suppress(StoreUnavailable):
+                await self._link.one("PUBLISH", CONTROL_CHANNEL, control_wakes(epochs))
 
 
 def _append_call(
@@ -256,8 +269,7 @@ def _append_call(
 def _control_call(partition: int, expect: ControlHead, after: Control, wanted: ControlChange) -> Call:
     key, epoch = control_key(partition), after.head.epoch
     change = (expect.encode(), after.head.encode(), after.state, epoch, wanted.record)
-    notice = (wake_channel(partition), control_wake(epoch))
-    return Call((key, f"{key}:state", f"{key}:log"), (*change, *notice))
+    return Call((key, f"{key}:state", f"{key}:log"), change)
 
 
 def _conflict(

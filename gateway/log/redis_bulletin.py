@@ -13,12 +13,14 @@ from redis.asyncio.client import PubSub
 from gateway.errors import StoreUnavailable
 from gateway.log.account_log import PARTITIONS, partition_of
 from gateway.log.bulletin import (
+    CONTROL_CHANNEL,
     MARKS_CHANNEL,
     MODEL_CHANNEL,
     Lagged,
     MarksMoved,
     ModelMoved,
     Wake,
+    decode_control_wakes,
     decode_marks,
     decode_wake,
     encode_marks,
@@ -37,9 +39,6 @@ def account_key(account: str, part: str) -> str:
 
 def wake_channel(partition: int) -> str:
     return f"{{p{partition}}}:wake"
-
-
-PARTITION_BY_CHANNEL = {wake_channel(partition).encode(): partition for partition in range(PARTITIONS)}
 
 
 class RedisBulletin:
@@ -93,7 +92,7 @@ class RedisBulletin:
 
 async def _subscribe(pubsub: PubSub, heartbeat_s: float) -> None:
     """Returns when every channel is confirmed: what is published from here on arrives."""
-    channels = [*map(wake_channel, range(PARTITIONS)), MARKS_CHANNEL, MODEL_CHANNEL]
+    channels = [*map(wake_channel, range(PARTITIONS)), MARKS_CHANNEL, MODEL_CHANNEL, CONTROL_CHANNEL]
     await pubsub.subscribe(*channels)
     for _ in channels:
         await _next_message(pubsub, heartbeat_s)
@@ -117,4 +116,6 @@ def _wakes(message: dict[str, Any]) -> list[Wake]:
         return [MarksMoved(decode_marks(payload))]
     if channel == MODEL_CHANNEL.encode():
         return [ModelMoved(payload.decode())]
-    return [decode_wake(PARTITION_BY_CHANNEL[channel], payload)]
+    if channel == CONTROL_CHANNEL.encode():
+        return [*decode_control_wakes(payload)]
+    return [decode_wake(payload)]

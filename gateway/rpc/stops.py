@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from engine.account import AccountState, OpenOrder
 from engine.control import Scope, TradingState
 from gateway.committer import Reading
-from gateway.errors import StoreError, UnknownAccount
+from gateway.errors import UnknownAccount
 from gateway.rpc.backend import Backend, Context
 from gateway.rpc.caller import Caller
 from gateway.rpc.convert import requests, responses
@@ -58,10 +58,7 @@ class Stops(risk_gateway_pb2_grpc.RiskGatewayServicer):
         """(the orders in scope approved before the stop, oldest first, at most one too many; why some are missing)."""
         accounts = self._backend.accounts
         until_us = accounts.clock.now_us() + LISTING_US
-        try:
-            names = [scope.account] if scope.account else sorted(await self._backend.log.accounts())
-        except StoreError:
-            return [], ["open orders can't be listed: the store does not answer"]
+        names = [scope.account] if scope.account else sorted(accounts.names)
         reads = (accounts.read(name, until_us) for name in names)
         outcomes = await asyncio.gather(*reads, return_exceptions=True)  # one unreadable account, and all others count
         found: list[tuple[OpenOrder, Reading]] = []

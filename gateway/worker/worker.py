@@ -32,6 +32,10 @@ from gateway.worker.model_builder import ModelBuilder
 LOGGER = structlog.get_logger()
 APPEND_DEADLINE_US = 2_000_000
 
+CONFLATE_S = 0.05
+"""Changes of one account within this time become one refresh: a report costs more than the order that caused it, and
+the worker must not take a core from the gateway that is deciding the next one."""
+
 
 @dataclass(frozen=True, slots=True)
 class SessionRoll:
@@ -102,6 +106,7 @@ class Worker:
                         await self._refresh(account, everyone)
                 except (StoreError, DeadlinePassed) as error:
                     LOGGER.warning("refresh failed, it is tried again", problem=str(error))
+                await asyncio.sleep(CONFLATE_S)
 
     async def aclose(self) -> None:
         await self.accounts.aclose()

@@ -4,13 +4,14 @@ Nothing here pretends to be a store of its own: what goes through, goes through 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.errors import StoreUnavailable
 from gateway.log.account_log import (
     CONTROL_GENESIS,
     GENESIS,
+    NOTHING_KNOWN,
     AccountLog,
     Appended,
     AppendResult,
@@ -111,10 +112,10 @@ class AwayInPart(Wrapped):
         """Set once a change reached every partition that it was meant for."""
 
     async def advance_controls(
-        self, partitions: Iterable[int], change: ChangeControl
+        self, partitions: Iterable[int], change: ChangeControl, known: Mapping[int, Control] = NOTHING_KNOWN
     ) -> dict[int, Control | StoreUnavailable]:
         asked = set(partitions)
-        outcome = await self._log.advance_controls(asked - self.away, change)
+        outcome = await self._log.advance_controls(asked - self.away, change, known)
         if not asked & self.away:
             self.complete.set()
         return outcome | {partition: StoreUnavailable("away") for partition in asked & self.away}

@@ -14,7 +14,7 @@ from engine.decide import describe
 from engine.facts import StatedOrder
 from engine.limits import Limit, LimitAction, LimitSet, ScopeKind, Unit
 from engine.measures import MEASURES
-from engine.order import Action, Reason
+from engine.order import Action, OrderType, Reason
 from engine.records import Check, Decided, Executed, Latch
 from gateway.committer import Answer
 from gateway.rpc.approval import Approval, Approvals
@@ -31,6 +31,7 @@ from riskgateway.v1 import (
 CASH_SLACK = 1e-9
 """Relative: the same payments added up in another order are no difference."""
 
+_ORDER_TYPES = {kind: order_pb2.OrderType.Value(f"ORDER_TYPE_{kind.name}") for kind in OrderType}
 _ACTIONS = {
     Action.ALLOW: decision_pb2.ACTION_ALLOW,
     Action.WARN: decision_pb2.ACTION_WARN,
@@ -203,7 +204,7 @@ def open_order(state: AccountState, order: OpenOrder, now_us: int) -> order_pb2.
         sequence=order.seq,
         stop_epoch=order.epoch,
         approve_time=timestamp(order.time_us),
-        order_type=order_pb2.OrderType.Value(f"ORDER_TYPE_{order.order_type.name}"),
+        order_type=_ORDER_TYPES[order.order_type],
     )
     if order.expires_us is not None:
         message.valid_until.CopyFrom(timestamp(order.expires_us))
