@@ -53,11 +53,26 @@ FORGET_MAX = 128
 ATTEMPTS_MAX = 100_000
 """Attempts kept for rate limits, per account and per strategy: no rate limit may count further back."""
 
+ATTEMPTS_HORIZON_US = 3600 * 1_000_000
+"""The longest window of a rate limit."""
+
+STRATEGIES_MAX = 1_000
+"""Strategies whose attempts are kept before those that have been silent for long are dropped."""
+
+NAMELESS = "\0"
+"""The key of the book of orders without a strategy; no strategy can have this name."""
+
 SESSIONS_MAX = 30
 """Closed sessions kept for loss history."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+def book_key(strategy: str) -> str:
+    """Under what a strategy's book and attempts are kept; "" stands for the account's own."""
+    return strategy or NAMELESS
+
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -152,6 +167,12 @@ class Memo(msgspec.Struct, frozen=True, array_like=True):
     strategy: str
     symbol: str
     sign: int
+    closed_us: int
+    """When nothing of it was open any more; 0 while something is."""
+
+    def forgotten(self, now_us: int) -> bool:
+        """Whether it is past the idempotency horizon. By time alone, so that every process forgets alike."""
+        return 0 < self.closed_us < now_us - MEMORY_HORIZON_US
 
 
 class OpenOrder(msgspec.Struct, frozen=True):
@@ -341,6 +362,8 @@ class AccountState:
         stricter one: each is lifted by itself."""
         self.reconciled_seq = 0
         self.reconciled_epoch = 0
+        self.reconciled_us = 0
+        """When the broker took the newest snapshot that was folded in."""
         self.units = 0.0
         self.last_fill_us = 0
         self.nav_peak = 0.0
@@ -389,18 +412,29 @@ class AccountState:
         return self
 
     def _forget_old(self) -> None:
-        """Drop ids past the idempotency horizon, a few at a time, oldest first. An open order's id is kept for ever."""
-        before_us = self.last_time_us - MEMORY_HORIZON_US
+        """Free the ids that `memo` and `known` no longer give, a few at a time, oldest first."""
         crowded = len(self.memos) > MEMORY_MAX
         for client_order_id, memo in list(islice(self.memos.items(), FORGET_MAX)):
-            if memo.time_us >= before_us and not crowded:
-                break
-            self.memos.forget([client_order_id])
             if client_order_id in self.orders:
+                self.memos.forget([client_order_id])
                 self.memos.put(client_order_id, memo)
-        for known in (self.executions, self.events):
-            old = takewhile(lambda entry: entry[1] < before_us, islice(known.items(), FORGET_MAX))
-            known.forget([key for key, _ in list(old)])
+            elif crowded or memo.forgotten(self.last_time_us):
+                self.memos.forget([client_order_id])
+        before_us = self.last_time_us - MEMORY_HORIZON_US
+        old = takewhile(lambda entry: entry[1] < before_us, islice(self.executions.items(), FORGET_MAX))
+        self.executions.forget([key for key, _ in list(old)])
+
+    def memo(self, client_order_id: str, now_us: int) -> Memo | None:
+        """What is remembered of a decision; None for an id that was never used, or so long ago that it is free."""
+        memo = self.memos.get(client_order_id)
+        return None if memo is None or memo.forgotten(now_us) else memo
+
+    def _close(self, client_order_id: str, time_us: int) -> None:
+        """An order has nothing open any more: from here on its id grows old."""
+        del self.orders[client_order_id]
+        memo = self.memos.get(client_order_id)
+        if memo is not None:
+            self.memos.put(client_order_id, msgspec.structs.replace(memo, closed_us=time_us))
 
     # --- readings --------------------------------------------------------------------------------------------------
 
@@ -435,8 +469,13 @@ class AccountState:
             times = np.minimum(self.prices.time_us, self.prices.fx_time_us)
             if len(active) < len(times):
                 times = times[active]
-            at_marks.oldest_us = float(np.minimum.reduce(times)) if len(times) else math.inf
+            oldest_us = float(np.minimum.reduce(times)) if len(times) else math.inf
+            at_marks.oldest_us = min(oldest_us, self._oldest_cash_rate_us())
         return at_marks.oldest_us
+
+    def _oldest_cash_rate_us(self) -> float:
+        held = (currency for currency, amount in self.cash.items() if amount and currency != self.base_currency)
+        return min((self.rates[c].time_us for c in held if c in self.rates), default=math.inf)
 
     def symbol_at(self, slot: int) -> str:
         return next(symbol for symbol, index in self.slots.items() if index == slot)
@@ -489,11 +528,11 @@ class AccountState:
     def holding(self, strategy: str, symbol: str) -> Holding:
         return self.holdings.get((strategy, symbol), _FLAT)
 
-    def book_of(self, strategy: str) -> Book:
-        """The strategy's book; with "" the account's. A strategy without one is flat."""
-        if not strategy:
+    def book_of(self, key: str) -> Book:
+        """The book of a strategy by its `book_key`; with "" the account's. A strategy without one is flat."""
+        if not key:
             return self.book
-        book = self.books.get(strategy)
+        book = self.books.get(key)
         return book if book is not None else Book.flat(len(self.slots))
 
     def latched_state(self, control: Control, strategy: str, symbol: str) -> TradingState:
@@ -599,15 +638,23 @@ class AccountState:
             strategy=order.strategy,
             symbol=order.symbol,
             sign=order.side.sign,
+            closed_us=0 if record.allowed_lots else record.time_us,
         )
         self.memos.put(order.client_order_id, memo)
         self.decisions_by_action[action] = self.decisions_by_action.get(action, 0) + 1
-        for name in {"", order.strategy}:
+        for name in ("", book_key(order.strategy)):
             self.attempts.setdefault(name, Attempts()).add(record.time_us)
+        if len(self.attempts) > STRATEGIES_MAX:
+            self._forget_attempts(record.time_us)
         if record.allowed_lots:
             self._reserve(record)
         for latch in record.latches:
             self._latch(latch)
+
+    def _forget_attempts(self, now_us: int) -> None:
+        """Names of strategies are free text: those that no rate limit can count any more are dropped."""
+        before_us = now_us - ATTEMPTS_HORIZON_US
+        self.attempts = {name: tried for name, tried in self.attempts.items() if tried.since(before_us)}
 
     def _reserve(self, record: Decided) -> None:
         order = record.order
@@ -650,7 +697,7 @@ class AccountState:
         leaves = max(0, (min(reported, order.held) if closing else order.held) - filled)
         self._open(order.strategy, order.symbol, order.sign, leaves - order.leaves)
         if leaves == 0:
-            del self.orders[order.client_order_id]
+            self._close(order.client_order_id, record.time_us)
             return
         self.orders[order.client_order_id] = msgspec.structs.replace(
             order,
@@ -688,25 +735,26 @@ class AccountState:
 
     def _move_books(self, strategy: str, slot: int, lots: int) -> None:
         self.book.move(slot, lots)
-        if strategy:
-            self._strategy_book(strategy).move(slot, lots)
+        self._strategy_book(strategy).move(slot, lots)
 
     def _open(self, strategy: str, symbol: str, sign: int, lots: int) -> None:
         slot = self.slots[symbol]
-        for book in (self.book, self._strategy_book(strategy)) if strategy else (self.book,):
+        for book in (self.book, self._strategy_book(strategy)):
             book.open(slot, sign, lots)
         self.version += 1
 
     def _strategy_book(self, strategy: str) -> Book:
-        book = self.books.get(strategy)
+        key = book_key(strategy)
+        book = self.books.get(key)
         if book is None:
-            book = self.books[strategy] = Book.flat(len(self.slots))
+            book = self.books[key] = Book.flat(len(self.slots))
         return book
 
     def _pay_fee(self, amount: float, currency: str) -> None:
         paid_in = currency or self.base_currency
         self.cash[paid_in] = self.cash.get(paid_in, 0.0) - amount
-        self.fees_total += amount * self.rate_of(paid_in)
+        value = amount * self.rate_of(paid_in)
+        self.fees_total += value if math.isfinite(value) else 0.0
         self._revalued()
 
     def _cash_flowed(self, record: CashFlowed) -> None:
@@ -735,28 +783,28 @@ class AccountState:
         if record.cash is not None:
             self.cash = dict(record.cash)
         if record.open_orders is not None:
-            self._keep_open(record.open_orders, record.snapshot_us)
+            self._keep_open(record.open_orders, record.snapshot_us, record.time_us)
         for adopted in record.adopted:
             self._adopt(adopted, record)
         self.reconciled_seq, self.reconciled_epoch = self.seq, record.epoch
+        self.reconciled_us = max(self.reconciled_us, record.snapshot_us)
         self.version += 1
         self._revalued()
 
     def _set_position(self, strategy: str, symbol: str, lots: int, average_cost: float | None) -> None:
-        """Positions that the broker corrects are moved at their own cost (or the mark): no gain is realised here."""
+        """A position as the broker corrects it: no gain is realised. Without a cost of the broker's, lots that are new
+        here have cost the mark: an old cost would book a gain, and equity, that nobody made."""
         old = self.holding(strategy, symbol)
         if old.lots == lots and average_cost in (None, old.average_cost):
             return
-        cost = average_cost if average_cost is not None else old.average_cost
-        if not cost:
-            cost = float(self.prices.mark[self.slots[symbol]])
         slot, listed = self.slots[symbol], self.listed[symbol]
+        cost = average_cost if average_cost is not None else _cost_at(old, lots, float(self.prices.mark[slot]))
         if listed.settles_variation:
             self.basis[slot] += lots * cost - old.lots * old.average_cost
         self._move_books(strategy, slot, lots - old.lots)
         self.holdings[strategy, symbol] = Holding(lots, cost if lots else 0.0, old.realised)
 
-    def _keep_open(self, leaves_by_id: dict[str, int], snapshot_us: int) -> None:
+    def _keep_open(self, leaves_by_id: dict[str, int], snapshot_us: int, time_us: int) -> None:
         """Release what the broker, asked at `snapshot_us`, does not have. An approval that was decided later, or that
         may still be on its way there, stays counted."""
         for order in list(self.orders.values()):
@@ -773,7 +821,7 @@ class AccountState:
                     order, held=held, leaves=leaves, working=True, closing=False
                 )
             else:
-                del self.orders[order.client_order_id]
+                self._close(order.client_order_id, time_us)
 
     def _adopt(self, adopted: AdoptedOrder, record: Reconciled) -> None:
         """Count an order that only the broker knew, as one whose terms are unknown."""
@@ -795,6 +843,23 @@ class AccountState:
             working=True,
         )
         self._open(adopted.strategy, adopted.symbol, adopted.sign, adopted.lots)
+        self.memos.put(
+            adopted.client_order_id,
+            Memo(
+                seq=self.seq,
+                digest="adopted",  # of no order: the id is taken, whatever a new one says
+                action=Action.ALLOW,
+                reason=Reason.NONE,
+                allowed_lots=adopted.lots,
+                epoch=record.epoch,
+                time_us=record.time_us,
+                expires_us=None,
+                strategy=adopted.strategy,
+                symbol=adopted.symbol,
+                sign=adopted.sign,
+                closed_us=0,
+            ),
+        )
 
     def _latched(self, record: Latched) -> None:
         self._latch(record.latch)
@@ -835,6 +900,12 @@ def _averaged(old: Holding, lots: int, price: float) -> tuple[float, float]:
     if total == 0:
         return gain, 0.0
     return gain, old.average_cost if (total > 0) == (old.lots > 0) else price
+
+
+def _cost_at(old: Holding, lots: int, mark: float) -> float:
+    """The average cost of `lots` where what `old` does not hold of them was bought at `mark`."""
+    kept = min(abs(old.lots), abs(lots)) if old.lots * lots > 0 else 0
+    return (kept * old.average_cost + (abs(lots) - kept) * mark) / abs(lots) if lots else 0.0
 
 
 _FLAT = Holding()

@@ -11,7 +11,7 @@ from math import isfinite
 
 import msgspec
 
-from engine.account import AccountState
+from engine.account import AccountState, book_key
 from engine.control import Control, Scope, TradingState
 from engine.instrument import LOTS_MAX, Instrument, InstrumentSet
 from engine.limits import Limit, LimitAction, LimitSet, Policy, ScopeKind, reaches
@@ -271,11 +271,11 @@ def _reduce_only_cap(
     if in_force:
         caps += [_room(state, order, book) for book in _reduce_only_books(state, control, order)]
     if order.reduce_only:
-        caps += [_room(state, order, book) for book in {"", order.strategy}]
+        caps += [_room(state, order, book) for book in ("", book_key(order.strategy))]
     cap = min(caps)
     if cap >= 1:
         return cap
-    position = int(state.book_of(order.strategy).lots[state.slots[order.symbol]])
+    position = int(state.book_of(book_key(order.strategy)).lots[state.slots[order.symbol]])
     what = f"a {order.side.name.lower()} of {order.symbol} reduces nothing: the position is {position} lots"
     if in_force:
         why = _why_blocked(state, control, order, TradingState.REDUCE_ONLY)

@@ -32,6 +32,9 @@ from engine.records import (
     Valued,
 )
 
+AHEAD_MAX_US = 1_000_000
+"""A mark from further in the future than this has a wrong clock behind it."""
+
 
 class FactError(ValueError):
     """A report that can't be recorded; `field` names what is wrong with it, `known` that a rule of order is broken."""
@@ -56,6 +59,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     cumulative_quantity: float = 0.0
     fee: float = 0.0
     fee_currency: str = ""
+    time_us: int = 0
+    """When the venue executed it; 0: not told."""
 
 
 class StatedPosition(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +123,7 @@ def observation(
         slot = state.slots[symbol]
         currencies.add(state.listed[symbol].currency)
         quote = quotes.get(symbol)
-        if quote is not None and _is_newer(quote, prices.mark[slot], prices.time_us[slot]):
+        if quote is not None and _is_newer(quote, prices.mark[slot], prices.time_us[slot], now_us):
             marks[symbol] = Quoted(quote.mark, quote.bid, quote.ask, quote.time_us)
     currencies.discard(state.base_currency)
     fx = {currency: rate for currency in sorted(currencies) if (rate := _new_rate(state, quotes, currency)) is not None}
@@ -127,9 +132,11 @@ def observation(
     return Valued(time_us=now_us, epoch=epoch, marks=marks, fx=fx)
 
 
-def _is_newer(quote: Quote, mark: float, time_us: float) -> bool:
-    """A gateway that has heard less than the one before it must not write an older mark over a newer one."""
-    return quote.time_us > time_us or (quote.time_us == time_us and quote.mark != mark)
+def _is_newer(quote: Quote, mark: float, time_us: float, now_us: int) -> bool:
+    """A gateway that has heard less than the one before it must not write an older mark over a newer one. A mark from
+    the future is from before the store's clock was set back, and gives way to any."""
+    newer = quote.time_us > time_us or (quote.time_us == time_us and quote.mark != mark)
+    return newer or (time_us > now_us + AHEAD_MAX_US and quote.mark != mark)
 
 
 def _new_rate(state: AccountState, quotes: Mapping[str, Quote], currency: str) -> Rate | None:
@@ -163,7 +170,7 @@ def executed(
     """The records of one execution report; none where its id is known already. Raises FactError."""
     if report.execution_id in state.executions:
         return []
-    order = state.orders.get(report.client_order_id) or state.memos.get(report.client_order_id)
+    order = state.orders.get(report.client_order_id) or state.memo(report.client_order_id, now_us)
     strategy, symbol, sign = (
         (order.strategy, order.symbol, order.sign)
         if order is not None
@@ -178,6 +185,8 @@ def executed(
         lots, cumulative, listed = _filled_lots(state, instruments, report, symbol, sign, now_us, epoch)
         records += [listed] if listed is not None else []
     flags = _flags(state, report, lots)
+    if lots and 0 < report.time_us <= state.reconciled_us:
+        lots, flags = 0, ("in_snapshot",)
     records.append(
         Executed(
             time_us=now_us,
@@ -233,7 +242,7 @@ def _flags(state: AccountState, report: Execution, lots: int) -> tuple[str, ...]
         return ()
     order = state.orders.get(report.client_order_id)
     if order is None:
-        return ("late",) if report.client_order_id in state.memos else ("unknown_order",)
+        return ("unknown_order",) if state.memos.get(report.client_order_id) is None else ("late",)
     return ("overfill",) if lots > order.leaves else ()
 
 
@@ -265,7 +274,10 @@ def account_opened(
         if all(known.symbol != instrument.symbol for known in listed):
             record = listing(state, instrument, now_us, epoch)
             listed += [record] if record is not None else []
-        opening.append(OpeningPosition(position.strategy, position.symbol, lots, position.average_cost or 0.0))
+        if position.average_cost is None:
+            problem = f"needed for {position.symbol}: without it the opening position would count as a gain"
+            raise FactError("account_opened.positions.average_cost", problem)
+        opening.append(OpeningPosition(position.strategy, position.symbol, lots, position.average_cost))
     return [
         AccountOpened(
             time_us=now_us,
@@ -347,9 +359,10 @@ def reconciled(
         if record is not None and all(known.symbol != record.symbol for known in records if isinstance(known, Listed)):
             records.append(record)
         key = (position.strategy, position.symbol)
+        _need_cost(state, position, lots)
         stated[key] = ReconciledPosition(position.strategy, position.symbol, lots, position.average_cost)
     orders = None if open_orders is None else list(open_orders)
-    adopted = tuple(_adopted(state, instruments, order) for order in orders or () if _is_new(state, order))
+    adopted = tuple(_adopted(state, instruments, order) for order in orders or () if _is_new(state, order, snapshot_us))
     for symbol in dict.fromkeys(order.symbol for order in adopted):
         record = listing(state, instruments.instruments[symbol], now_us, epoch)
         if record is not None and all(known.symbol != symbol for known in records if isinstance(known, Listed)):
@@ -373,8 +386,19 @@ def reconciled(
     return records
 
 
-def _is_new(state: AccountState, order: StatedOrder) -> bool:
-    return order.client_order_id not in state.orders and order.leaves_quantity > 0
+def _need_cost(state: AccountState, position: StatedPosition, lots: int) -> None:
+    """Lots that are new here need a cost: the broker's, or the mark."""
+    slot = state.slots.get(position.symbol)
+    marked = slot is not None and state.prices.mark[slot] > 0
+    if position.average_cost is None and not marked and lots != state.holding(position.strategy, position.symbol).lots:
+        raise FactError("positions.average_cost", f"needed for {position.symbol}: there is no mark to take instead")
+
+
+def _is_new(state: AccountState, order: StatedOrder, snapshot_us: int) -> bool:
+    """Whether the broker has an order open that is not open here, and was not closed here after it was asked."""
+    memo = state.memos.get(order.client_order_id)
+    closed_since = memo is not None and memo.closed_us >= snapshot_us
+    return order.client_order_id not in state.orders and order.leaves_quantity > 0 and not closed_since
 
 
 def _adopted(state: AccountState, instruments: InstrumentSet, order: StatedOrder) -> AdoptedOrder:

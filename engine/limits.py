@@ -133,21 +133,33 @@ class LimitSet(msgspec.Struct, frozen=True, dict=True):
     def decode(blob: bytes) -> "LimitSet":
         return msgspec.json.decode(blob, type=LimitSet)
 
+    @property
+    def implied(self) -> Limit:
+        """The mark_age row that holds where the set has none of its own for an account: what is at stake must be
+        valued at fresh marks, whatever else a set says of the age of some symbols."""
+        return Limit("mark_age", ScopeKind.ACCOUNT, self.policy.mark_age_max_s)
+
     @cached_property
     def armed_rows(self) -> tuple[Limit, ...]:
-        """The rows, and the implied mark_age row where the set has none."""
-        if any(row.measure == "mark_age" for row in self.rows):
-            return self.rows
-        implied = Limit("mark_age", ScopeKind.ACCOUNT, self.policy.mark_age_max_s)
-        return (*self.rows, implied)
+        """All rows, with the implied one where it holds for some account."""
+        held = any(_is_mark_age(row) and row.account == EVERY for row in self.rows)
+        return self.rows if held else (*self.rows, self.implied)
 
     def rows_for(self, account: str) -> tuple[Limit, ...]:
         """The rows that hold for an account: a row that names it replaces the "*" rows alike but for that."""
         cache: dict[str, tuple[Limit, ...]] = self.__dict__.setdefault("_rows_for", {})
         found = cache.get(account)
         if found is None:
-            found = cache[account] = tuple(_most_specific(self.armed_rows, account))
+            found = tuple(_most_specific(self.rows, account))
+            if not any(map(_is_mark_age, found)):
+                found = (*found, self.implied)
+            cache[account] = found
         return found
+
+
+def _is_mark_age(row: Limit) -> bool:
+    """Whether a row holds the marks of a whole account to an age, and does more than warn."""
+    return row.measure == "mark_age" and row.scope is ScopeKind.ACCOUNT and row.action is not LimitAction.WARN
 
 
 def _most_specific(rows: Iterable[Limit], account: str) -> Iterable[Limit]:

@@ -19,7 +19,7 @@ Micros = int
 """Microseconds since the epoch on the store's clock."""
 
 
-class Check(msgspec.Struct, frozen=True, array_like=True):
+class Check(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One armed limit's word on one order. `before` and `after` are None where it could not be evaluated."""
 
     measure: str

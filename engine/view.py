@@ -125,10 +125,23 @@ class Tail:
 class Stake:
     """What is at stake in a book, whole or cut to `mask`, in lots by slot, and its worst case per unit of value."""
 
-    __slots__ = ("_columns", "_grid", "_grid_worst", "ends", "largest", "low", "mask", "opened", "owed", "spread")
+    __slots__ = (
+        "_columns",
+        "_grid",
+        "_grid_worst",
+        "ends",
+        "instruments",
+        "largest",
+        "low",
+        "mask",
+        "opened",
+        "owed",
+        "spread",
+    )
 
-    def __init__(self, ends: Ends, mask: Mask | None) -> None:
-        self.ends, self.mask = ends, mask
+    def __init__(self, ends: Ends, mask: Mask | None, instruments: InstrumentSet) -> None:
+        """`instruments`: the set that the mask was taken from."""
+        self.ends, self.mask, self.instruments = ends, mask, instruments
         self.low, self.largest, spread = ends.low, ends.largest, ends.high - ends.low
         if mask is not None:
             self.low, self.largest, spread = self.low * mask, self.largest * mask, spread * mask
@@ -173,20 +186,34 @@ class Stake:
 class View:
     """One book, whole or cut to a group, at worst case and at the marks. Losses are positive, in base currency."""
 
-    # What nobody has asked for yet costs a view nothing: the defaults stand in the class.
-    _exposure: Floats | None = None
-    _columns: Columns | None = None
-    _losses: Floats | None = None
-    _stress: Floats | None = None
-    _stress_worst: float | None = None
-    _tail: Tail | None = None
-    _grids: Floats | None = None
+    __slots__ = (
+        "_columns",
+        "_exposure",
+        "_grids",
+        "_losses",
+        "_stress",
+        "_stress_worst",
+        "_tail",
+        "book",
+        "gross",
+        "open_orders",
+        "stake",
+        "unit_values",
+        "version",
+    )
 
     def __init__(self, book: Book, stake: Stake, unit_values: Floats, version: int, open_orders: bool) -> None:
         self.book, self.stake, self.unit_values = book, stake, unit_values
         self.version, self.open_orders = version, open_orders
         self.gross: float = stake.largest.dot(unit_values).item()
         """Σ exposure."""
+        self._exposure: Floats | None = None
+        self._columns: Columns | None = None
+        self._losses: Floats | None = None
+        self._stress: Floats | None = None
+        self._stress_worst: float | None = None
+        self._tail: Tail | None = None
+        self._grids: Floats | None = None
 
     @property
     def low(self) -> Floats:
@@ -296,15 +323,25 @@ def view_key(strategy: str, group: tuple[str, str] | None, open_orders: bool) ->
     return "\0".join(("view", strategy, kind, name, str(open_orders)))
 
 
-def view_of(state: AccountState, key: str, strategy: str, mask: Mask | None, open_orders: bool) -> View:
-    """The view that `key` names, cached with the state; `mask` is that of its group."""
+def view_of(
+    state: AccountState,
+    instruments: InstrumentSet,
+    key: str,
+    strategy: str,
+    group: tuple[str, str] | None,
+    open_orders: bool,
+) -> View:
+    """The view that `key` names, cached with the state: group = (kind, name), or None for the whole book."""
     cached: View | None = state.derived.get(key)
-    if cached is not None and cached.version == state.version and cached.stake.mask is mask:
+    if cached is not None and cached.version == state.version and cached.stake.instruments is instruments:
         return cached
     book = state.book_of(strategy)
     ends = book.ends(open_orders)
-    known = cached is not None and cached.stake.ends is ends and cached.stake.mask is mask
-    stake = cached.stake if cached is not None and known else Stake(ends, mask)
+    if cached is not None and cached.stake.ends is ends and cached.stake.instruments is instruments:
+        stake = cached.stake
+    else:
+        mask = None if group is None else mask_of(state, instruments, *group)
+        stake = Stake(ends, mask, instruments)
     view = View(book, stake, state.unit_values(), state.version, open_orders)
     state.derived[key] = view
     return view
@@ -323,30 +360,28 @@ def grouping_of(state: AccountState, instruments: InstrumentSet, kind: str) -> G
     """The groups of one kind that the account's symbols fall into under an instrument set. A symbol that the set has
     lost is a group of its own, named after itself."""
     key = ("grouping", kind)
-    stamp = (len(state.slots), instruments.hash)
-    cached: tuple[object, Grouping] | None = state.derived.get(key)
-    if cached is not None and cached[0] == stamp:
-        return cached[1]
+    cached: tuple[InstrumentSet, int, Grouping] | None = state.derived.get(key)
+    if cached is not None and cached[0] is instruments and cached[1] == len(state.slots):
+        return cached[2]
     name_of = GROUPINGS[kind]
     names = [name_of(found) if (found := instruments.get(s)) is not None else s for s in state.slots]
     distinct = tuple(dict.fromkeys(names))
     position = {name: at for at, name in enumerate(distinct)}
     index = np.array([position[name] for name in names], dtype=np.intp)
     grouping = Grouping(distinct, index, len(distinct) == len(names))
-    state.derived[key] = (stamp, grouping)
+    state.derived[key] = (instruments, len(state.slots), grouping)
     return grouping
 
 
 def mask_of(state: AccountState, instruments: InstrumentSet, kind: str, name: str) -> Mask:
     """1.0 for the account's slots in the group `name` of a kind."""
     key = ("mask", kind, name)
-    stamp = (len(state.slots), instruments.hash)
-    cached: tuple[object, Mask] | None = state.derived.get(key)
-    if cached is not None and cached[0] == stamp:
-        return cached[1]
+    cached: tuple[InstrumentSet, int, Mask] | None = state.derived.get(key)
+    if cached is not None and cached[0] is instruments and cached[1] == len(state.slots):
+        return cached[2]
     grouping = grouping_of(state, instruments, kind)
     mask = grouping.mask(grouping.names.index(name)) if name in grouping.names else np.zeros(len(state.slots))
-    state.derived[key] = (stamp, mask)
+    state.derived[key] = (instruments, len(state.slots), mask)
     return mask
 
 

@@ -100,7 +100,8 @@ class Accounts:
     # --- what services use -----------------------------------------------------------------------------------------
 
     async def check(self, orders: Sequence[Order], *, dry_run: bool, basket: bool, deadline_us: int) -> list[Answer]:
-        """Decide orders, in order per account; answers in the order of the requests. See Committer for errors."""
+        """Decide orders, in order and in one step per account; answers in the order of the requests. UnknownAccount:
+        nothing was decided. Any other error (see Committer) may come after other accounts' orders were decided."""
         by_account: dict[str, list[int]] = {}
         for index, order in enumerate(orders):
             by_account.setdefault(order.account, []).append(index)
@@ -108,6 +109,8 @@ class Accounts:
         def item(own: Sequence[Order]) -> Callable[[asyncio.Future[list[Answer]]], Item]:
             return lambda done: Check(own, dry_run, basket, deadline_us, done)
 
+        if len(by_account) > 1:
+            await asyncio.gather(*(self._known(account, deadline_us) for account in by_account))
         parts = await asyncio.gather(
             *(
                 self._ask(account, item([orders[i] for i in indices]), deadline_us)
@@ -118,6 +121,12 @@ class Accounts:
         for indices, part in zip(by_account.values(), parts, strict=True):
             answers.update(zip(indices, part, strict=True))
         return [answers[index] for index in range(len(orders))]
+
+    async def _known(self, account: str, deadline_us: int) -> None:
+        """Raises UnknownAccount where nobody opened it. An account that is open stays open."""
+        committer = self.latest(account)
+        if committer is None or not committer.state.opened:
+            await self.read(account, deadline_us)
 
     async def record(self, account: str, build: Build, deadline_us: int, *, opens: bool = False) -> Recorded:
         """Append the fact that `build` makes of the account's state. Only a fact that `opens` it may be an account's
@@ -224,7 +233,7 @@ class Accounts:
                 else:
                     self._changed_all()  # it was this process that moved it
             case MarksMoved(marks=marks):
-                self.quotes.absorb(marks)
+                self.quotes.absorb(marks, self.clock.now_us())
             case ModelMoved(hash=model_hash):
                 if await self.shelf.take_model(model_hash):
                     self._changed_all()
@@ -283,7 +292,7 @@ class Accounts:
     async def _read_all(self) -> None:
         self.clock.observe(await self.log.now_us())
         await self.shelf.refresh()
-        self.quotes.absorb(await self.log.bulletin.marks())
+        self.quotes.absorb(await self.log.bulletin.marks(), self.clock.now_us())
         await self.shelf.take_model(await self.log.bulletin.model())
         self.names |= await self.log.accounts()
         await self._compare_heads()

@@ -196,7 +196,9 @@ class Committer:
 
     @property
     def idle(self) -> bool:
-        return not (self._queue or self._serving)
+        """Nobody waits for it, and it knows nothing that the log does not: a loss must not be forgotten before the
+        halt for it is in the log."""
+        return not (self._queue or self._serving or self._lost)
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
@@ -302,7 +304,7 @@ class Committer:
         return False
 
     async def _follow_control(self, control: StoredControl) -> None:
-        if not self._shelf.take(self.partition, control):
+        if not await self._shelf.take(self.partition, control):
             await self._shelf.refresh([self.partition])
 
     # --- deciding --------------------------------------------------------------------------------------------------
@@ -362,12 +364,12 @@ class Committer:
         first: dict[str, str] = {}
         """Digests of the ids that are new."""
         for order, digest in zip(item.orders, digests, strict=True):
-            memo = trial.state.memos.get(order.client_order_id)
+            memo = trial.state.memo(order.client_order_id, trial.now_us)
             if (memo.digest if memo is not None else first.setdefault(order.client_order_id, digest)) != digest:
                 raise IdReused(order.client_order_id)
         state = trial.state.fork() if item.dry_run else trial.state
         if item.basket and (first or not item.orders):
-            known = [order for order in item.orders if order.client_order_id in state.memos]
+            known = [order for order in item.orders if state.memo(order.client_order_id, trial.now_us) is not None]
             if known or len(first) < len(item.orders):
                 raise IdReused((known or item.orders)[0].client_order_id)
             return self._checked_basket(trial, item, state)
@@ -380,7 +382,7 @@ class Committer:
         return lambda: answers
 
     def _answer(self, trial: _Trial, state: AccountState, order: Order, dry_run: bool) -> Answer:
-        memo = state.memos.get(order.client_order_id)
+        memo = state.memo(order.client_order_id, trial.now_us)
         if memo is not None:
             return self._replay(trial, order, memo)
         record = decide(state, trial.terms, order, trial.now_us)

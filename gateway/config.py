@@ -27,6 +27,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from engine.risk.scenarios import SIX_SCENARIOS, Scenario
+
 ENVIRONMENT_PREFIX = "RISK_GATEWAY_"
 LEVEL_SEPARATOR = "__"
 SECRET_BEARING = ("redis_url",)  # never shown in an error
@@ -155,6 +157,11 @@ class ScenarioSettings(Section):
     name: str = Field(min_length=1)
     shocks: Shocks
 
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        Scenario(self.name, self.shocks)
+        return self
+
 
 class LimitsSettings(Section):
     """Which shipped limit rows are armed beside those of the file, and what else the engine reads about all limits."""
@@ -200,6 +207,7 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         _refuse_repeats("callers", [caller.name for caller in self.callers])
         _refuse_repeats("scenario", [scenario.name for scenario in self.scenario])
+        _refuse_shipped([scenario.name for scenario in self.scenario])
         if self.mode == "live" and not any("operator" in caller.roles for caller in self.callers):
             raise ValueError("mode 'live' needs [[callers]], at least one of them with the role 'operator'")
         return self
@@ -357,6 +365,13 @@ def _refuse_repeats(section: str, names: Sequence[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"[[{section}]] names must differ, repeated: {', '.join(repeated)}")
+
+
+def _refuse_shipped(names: Sequence[str]) -> None:
+    shipped = {scenario.name for scenario in SIX_SCENARIOS}
+    for index, name in enumerate(names):
+        if name in shipped:
+            raise ValueError(f"scenario[{index}].name: {name!r} is a shipped scenario's, expected another name")
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:

@@ -18,7 +18,7 @@ from gateway.embedded import DataDirLock, EmbeddedStore
 from gateway.supervisor import Child, Notice, Supervisor
 
 ROLES = ("control", "worker", "gateway")
-"""In the order of their start: control first, so that limits are armed when the gateway opens."""
+"""They start together. The gateway opens when control has armed the limits: see `main.limits_armed`."""
 
 STORE_URL = "RISK_GATEWAY_STORE_URL"
 """Where the supervisor tells its processes to find the store."""

@@ -24,13 +24,14 @@ from gateway.config import Settings
 from gateway.embedded import DataDirLock, EmbeddedStore, running_socket
 from gateway.errors import StoreUnavailable
 from gateway.lifeline import announce_ready, watch_parent
+from gateway.log.account_log import AccountLog
 from gateway.log.redis import RedisLog
 from gateway.log.tier import Tier
-from gateway.machine import approval_key, limits_file_hash, limits_of
+from gateway.machine import STORE_URL, approval_key, limits_file_hash, limits_of
 from gateway.market.prices import load_prices, sample_us_stocks
 from gateway.registry import arm_limits, armed_files
 from gateway.rpc.server import Server, build_control, build_gateway
-from gateway.stopping import StopOutcome, Stopper
+from gateway.stopping import StopIncomplete, StopOutcome, Stopper
 from gateway.worker.model_builder import ModelBuilder, ModelSettings
 from gateway.worker.worker import SessionRoll, Worker
 
@@ -111,7 +112,19 @@ def _monotonic_us() -> int:
 
 
 async def _gateway(process: Process) -> None:
+    if STORE_URL in process.environment:
+        await limits_armed(process.log, limits_file_hash(limits_of(process.settings)), STORE_WAIT_S)
     await _serve(process, build_gateway, process.settings.server.gateway_port)
+
+
+async def limits_armed(log: AccountLog, file_hash: str, patience_s: float) -> None:
+    """Returns once control has armed the limits of this configuration in every partition: who started both together
+    expects no order to be decided under older ones. Raises StoreUnavailable when the time is up."""
+    until_s = time.monotonic() + patience_s
+    while await armed_files(log) != {file_hash}:
+        if time.monotonic() >= until_s:
+            raise StoreUnavailable(f"control has not armed the limits of this configuration within {patience_s:g} s")
+        await asyncio.sleep(STORE_RETRY_S)
 
 
 async def _control(process: Process) -> None:
@@ -216,6 +229,10 @@ async def _stop_at(store_url: str, scope: Scope, state: TradingState, reason: st
     stopper = Stopper(log)
     try:
         return await stopper.stop(scope, state, reason, actor="command line", rank=OPERATOR_RANK)
+    except StopIncomplete as incomplete:
+        raise StoreUnavailable(
+            f"{incomplete.state_of_affairs}; the others are stopped, nothing goes on trying: repeat the command"
+        ) from incomplete
     finally:
         await stopper.aclose()
         await log.aclose()

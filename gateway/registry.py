@@ -88,16 +88,19 @@ async def armed_files(log: AccountLog) -> set[str]:
 
 
 async def _arm_everywhere(log: AccountLog, armed: Callable[[Control], Control]) -> None:
+    known = dict(enumerate(await log.read_controls()))
+    common = max(stored.head.epoch for stored in known.values()) + 1
+
     def change(stored: StoredControl) -> ControlChange | None:
         control = decode_control(stored.state)
         after = armed(control)
         if after == control:
             return None
-        after = msgspec.structs.replace(after, epoch=stored.head.epoch + 1)
+        after = msgspec.structs.replace(after, epoch=max(stored.head.epoch + 1, common))
         record = {"limit_set": after.limit_set, "instrument_set": after.instrument_set}
         return ControlChange(after.epoch, encode_control(after), msgspec.json.encode(record))
 
-    outcome = await log.advance_controls(range(PARTITIONS), change)
+    outcome = await log.advance_controls(range(PARTITIONS), change, known)
     problems = [result for result in outcome.values() if isinstance(result, StoreUnavailable)]
     if problems:
         raise problems[0]

@@ -6,7 +6,7 @@ under the control head that it was decided under.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -27,12 +27,19 @@ class StopIncomplete(StoreUnavailable):
     """Some partitions have not acknowledged a stop yet; it is being tried on until they do."""
 
     def __init__(self, missing: Collection[int], problem: str) -> None:
-        named = ", ".join(map(str, sorted(missing)))
-        super().__init__(
-            f"{len(missing)} of {PARTITIONS} partitions have not acknowledged the stop yet (partitions {named}): "
-            f"{problem}; it goes on trying, repeat StopAll to learn when it is complete"
-        )
         self.missing = tuple(sorted(missing))
+        self.state_of_affairs = (
+            f"{len(missing)} of {PARTITIONS} partitions have not acknowledged the stop yet "
+            f"(partitions {', '.join(map(str, self.missing))}): {problem}"
+        )
+        super().__init__(f"{self.state_of_affairs}; it goes on trying, repeat StopAll to learn when it is complete")
+
+
+class StopUnderWay(StoreUnavailable):
+    """This process was told to stop and has not everybody's acknowledgement: it approves nothing meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__("a stop is being carried out; ask again with the same ids when it is complete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +84,16 @@ class Stopper:
         except StoreError:
             LOGGER.warning("stopping without the store's time")
 
+        known = await self._known(scope)
+        common = common_epoch(known)
+
         def change(stored: StoredControl) -> ControlChange:
             control = decode_control(stored.state)
-            epoch = stored.head.epoch + 1
+            epoch = max(stored.head.epoch + 1, common)
             stop = Stop(scope, state, epoch, time_us, actor, reason, rank)
             return _change(stopped(control, stop), {"stop": stop})
 
-        outcome = await self._advance(scope, change)
+        outcome = await self._advance(scope, change, known)
         missing = {p: result for p, result in outcome.items() if isinstance(result, StoreUnavailable)}
         if missing:
             self._keep_trying(tuple(missing), change)
@@ -91,14 +101,33 @@ class Stopper:
         epochs = [result.head.epoch for result in outcome.values() if isinstance(result, StoredControl)]
         return StopOutcome(max(epochs), len(epochs), time_us)
 
-    async def _advance(self, scope: Scope, change: ChangeControl) -> dict[int, StoredControl | StoreUnavailable]:
-        known = self._shelf.stored_controls() if self._shelf is not None else NOTHING_KNOWN
+    async def _known(self, scope: Scope) -> Mapping[int, StoredControl]:
+        """The control states in scope as last heard, else as the store has them now; none where it does not answer."""
+        try:
+            known = (
+                self._shelf.stored_controls()
+                if self._shelf is not None
+                else dict(enumerate(await self._log.read_controls()))
+            )
+        except StoreError:
+            return NOTHING_KNOWN  # a change reads what it is not told, partition by partition
+        return {partition: known[partition] for partition in partitions_of(scope) if partition in known}
+
+    async def _advance(
+        self, scope: Scope, change: ChangeControl, known: Mapping[int, StoredControl]
+    ) -> dict[int, StoredControl | StoreUnavailable]:
         outcome = await self._log.advance_controls(partitions_of(scope), change, known)
         if self._shelf is not None:
             for partition, result in outcome.items():
                 if isinstance(result, StoredControl):
-                    self._shelf.take(partition, result)
+                    await self._remember(self._shelf, partition, result)
         return outcome
+
+    async def _remember(self, shelf: TermsShelf, partition: int, stored: StoredControl) -> None:
+        try:
+            await shelf.take(partition, stored)
+        except StoreError as error:  # what was changed is in force all the same; the sweep takes it in
+            LOGGER.warning("a control state could not be taken in", partition=partition, problem=str(error))
 
     def _keep_trying(self, missing: tuple[int, ...], change: ChangeControl) -> None:
         task = asyncio.create_task(self._until_acknowledged(missing, change))
@@ -124,15 +153,17 @@ class Stopper:
         time_us = await self._log.now_us()
         lifted: dict[Scope, Stop] = {}
         refused: dict[Scope, Stop] = {}
+        known = await self._known(scope)
+        common = common_epoch(known)
 
         def change(stored: StoredControl) -> ControlChange:
-            resume = Resumed(scope, stored.head.epoch + 1, time_us, actor, reason, rank)
+            resume = Resumed(scope, max(stored.head.epoch + 1, common), time_us, actor, reason, rank)
             control, gone, kept = resumed(decode_control(stored.state), resume)
             lifted.update({stop.scope: stop for stop in gone})
             refused.update({stop.scope: stop for stop in kept})
             return _change(control, {"resume": resume})
 
-        outcome = await self._advance(scope, change)
+        outcome = await self._advance(scope, change, known)
         problems = [result for result in outcome.values() if isinstance(result, StoreUnavailable)]
         if problems:
             raise problems[0]
@@ -141,6 +172,11 @@ class Stopper:
 
     async def aclose(self) -> None:
         await ended(self._trying)
+
+
+def common_epoch(known: Mapping[int, StoredControl]) -> int:
+    """The epoch that a change of all these partitions gives each of them, but where one has moved on meanwhile."""
+    return max((stored.head.epoch for stored in known.values()), default=0) + 1
 
 
 def _change(control: Control, entry: dict[str, object]) -> ControlChange:

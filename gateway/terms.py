@@ -59,28 +59,38 @@ class TermsShelf:
             held = before.get(partition)
             if held is not None and _went_back(held.head, stored.head):
                 controls[partition] = await self._reassert(partition, held.control)
-        moved = [self.take(partition, control) for partition, control in controls.items()]
+        moved = [await self.take(partition, control) for partition, control in controls.items()]
         return any(moved)
 
     async def _reassert(self, partition: int, known: Control) -> StoredControl:
         """The store has lost control states that it had acknowledged, a stop perhaps: put what is known here on top."""
-        LOGGER.error("control went backwards, it is put back", partition=partition, epoch=known.epoch)
+        LOGGER.error("the store lost control states, what is known is put back", partition=partition, epoch=known.epoch)
 
         def change(stored: StoredControl) -> ControlChange | None:
-            if stored.head.epoch > known.epoch:
+            found = _decoded(partition, stored)
+            is_newer = stored.head.epoch > known.epoch
+            lost = _lost_stops(known, found) if is_newer else known.stops
+            if is_newer and not lost:
                 return None
-            control = _merged(known, decode_control(stored.state), max(stored.head.epoch, known.epoch) + 1)
+            control = _merged(known, lost, found, max(stored.head.epoch, known.epoch) + 1)
             record = msgspec.json.encode({"reasserted": known.epoch})
             return ControlChange(control.epoch, encode_control(control), record)
 
         return await self._log.advance_control(partition, change)
 
-    def take(self, partition: int, stored: StoredControl) -> bool:
-        """A control state that the store has told. Whether it is another than the one held."""
+    async def take(self, partition: int, stored: StoredControl) -> bool:
+        """A control state that the store has told. Whether it is another than the one held. Where a stop that was held
+        is neither in force in it nor lifted, the store has lost it, and it is put back first. Raises StoreUnavailable
+        where that fails, and StoreRefused where this release can't read the state: the one held then stays."""
+        control = _decoded(partition, stored)
         held = self._in_force.get(partition)
+        while held is not None and held.head.epoch < stored.head.epoch and _lost_stops(held.control, control):
+            stored = await self._reassert(partition, held.control)
+            control = _decoded(partition, stored)
+            held = self._in_force.get(partition)
         if held is not None and held.head.epoch >= stored.head.epoch:
             return False
-        self._in_force[partition] = InForce(stored, decode_control(stored.state))
+        self._in_force[partition] = InForce(stored, control)
         self._terms.pop(partition, None)
         return True
 
@@ -141,11 +151,19 @@ class TermsShelf:
 
     async def _load_limit_set(self, blob_hash: str) -> None:
         if blob_hash not in self._limits:
-            self._limits[blob_hash] = LimitSet.decode(await self._blob(blob_hash, "limit set"))
+            blob = await self._blob(blob_hash, "limit set")
+            try:
+                self._limits[blob_hash] = LimitSet.decode(blob)
+            except (ValueError, msgspec.MsgspecError) as error:
+                raise _unreadable(f"limit set {blob_hash}", error) from error
 
     async def _load_instrument_set(self, blob_hash: str) -> None:
         if blob_hash not in self._instruments:
-            self._instruments[blob_hash] = InstrumentSet.decode(await self._blob(blob_hash, "instrument set"))
+            blob = await self._blob(blob_hash, "instrument set")
+            try:
+                self._instruments[blob_hash] = InstrumentSet.decode(blob)
+            except (ValueError, msgspec.MsgspecError) as error:
+                raise _unreadable(f"instrument set {blob_hash}", error) from error
 
     async def _blob(self, blob_hash: str, what: str) -> bytes:
         blob = await self._log.get_blob(blob_hash)
@@ -159,11 +177,39 @@ def _went_back(known: ControlHead, stored: ControlHead) -> bool:
     return stored.epoch < known.epoch or (stored.epoch == known.epoch and stored != known)
 
 
-def _merged(known: Control, stored: Control, epoch: int) -> Control:
-    """The higher epoch wins, but each side's stops stand; as new ones, so that they void what was approved between."""
+def _unreadable(what: str, error: Exception) -> StoreRefused:
+    return StoreRefused(f"this release can't read the {what} that control names, another release armed it: {error}")
+
+
+def _decoded(partition: int, stored: StoredControl) -> Control:
+    """Raises StoreRefused where another release wrote what this one can't read."""
+    try:
+        return decode_control(stored.state)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise StoreRefused(f"this release can't read the control state of partition {partition}: {error}") from error
+
+
+def _lost_stops(known: Control, stored: Control) -> tuple[Stop, ...]:
+    """The stops of `known` that a later state neither has in force, at least as strict, nor says were lifted."""
+    return tuple(
+        stop
+        for stop in known.stops
+        if not any(_stands_for(found, stop) for found in stored.stops)
+        and not any(gone.scope == stop.scope and gone.epoch >= stop.epoch for gone in stored.lifted)
+    )
+
+
+def _stands_for(found: Stop, stop: Stop) -> bool:
+    at_least = found.epoch >= stop.epoch and found.state >= stop.state and found.rank >= stop.rank
+    return found.scope == stop.scope and at_least
+
+
+def _merged(known: Control, lost: Iterable[Stop], stored: Control, epoch: int) -> Control:
+    """The higher epoch wins, but what was lost of `known` and the stops of `stored` stand; as new ones, so that they
+    void what was approved between."""
     base = known if known.epoch >= stored.epoch else stored
     merged = msgspec.structs.replace(base, epoch=epoch, stops=())
-    for stop in (*known.stops, *stored.stops):
+    for stop in (*lost, *stored.stops):
         renewed: Stop = msgspec.structs.replace(stop, epoch=epoch)
         merged = stopped(merged, renewed)
     return merged

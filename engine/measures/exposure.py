@@ -7,7 +7,7 @@ joins its side before it is judged. Exposures are at marks.
 from collections.abc import Iterable
 
 from engine.limits import Limit, ScopeKind, Unit
-from engine.measures.measure import Armed, Case, Family, Measure, Reading, Survey, matches, scope_label
+from engine.measures.measure import Armed, Case, Family, Measure, Reading, Survey, matches, scope_label, strategy_name
 from engine.order import Reason
 from engine.view import View, grouping_of
 
@@ -42,7 +42,7 @@ def _position_now(survey: Survey, row: Limit, account: str, strategy: str) -> It
         for symbol, slot in state.slots.items():
             if _symbol_is_reached(survey, row, symbol):
                 low, high = book.interval(slot)
-                label = f"strategy:{name} symbol:{symbol}" if name else f"symbol:{symbol}"
+                label = f"strategy:{strategy_name(name)} symbol:{symbol}" if name else f"symbol:{symbol}"
                 yield label, max(abs(low), abs(high)) * state.listed[symbol].lot_size
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from engine.limits import Limit, ScopeKind, Unit
-from engine.measures.measure import MICROS, Armed, Case, Family, Measure, Reading, Survey, scope_label
+from engine.measures.measure import MICROS, Armed, Case, Family, Measure, Reading, Survey, Unevaluable, scope_label
 from engine.order import Reason
 
 
@@ -23,11 +23,14 @@ def _mark_age_now(survey: Survey, row: Limit, account: str, strategy: str) -> It
 
 
 def _spread(case: Case, armed: Armed) -> Reading:
-    """(ask − bid) / mark. A symbol without two sides has no spread to judge: its mark may still be too old."""
+    """(ask − bid) / mark. A symbol that is quoted on one side only has no spread to judge, and an armed limit on it
+    refuses."""
     prices, slot = case.state.prices, case.slot
     case.unit_value()
     bid, ask = prices.bid.item(slot), prices.ask.item(slot)
-    spread = (ask - bid) / prices.mark.item(slot) if bid and ask else 0.0
+    if not (bid and ask):
+        raise Unevaluable(Reason.MARK_UNREASONABLE, f"{case.instrument.symbol} has no bid and ask to take a spread of")
+    spread = (ask - bid) / prices.mark.item(slot)
     return Reading(spread, spread, case.own_age_us())
 
 

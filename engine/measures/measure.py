@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
-from engine.account import AccountState, Book, Ends, Floats, Session
+from engine.account import NAMELESS, AccountState, Book, Ends, Floats, Session, book_key
 from engine.instrument import Instrument, InstrumentSet
 from engine.limits import EVERY, Limit, Policy, ScopeKind, Unit, share_of
 from engine.order import Order, OrderType, Reason
@@ -34,6 +34,10 @@ from engine.view import (
 )
 
 MICROS = 1_000_000
+
+TAIL_DAYS_MIN = 20
+"""Below this a 95 % tail has no day in it. A model flags instruments with less than a year as without history itself;
+this is for one that has next to no days at all."""
 
 _Lags = tuple[RiskModel, str, tuple[Session, ...], tuple[int, int]]
 
@@ -94,7 +98,7 @@ class Armed:
         self.unit = row.unit or measure.units[0]
         self.unit_name = self.unit.value
         self.of_equity = self.unit is Unit.EQUITY
-        self.strategy = strategy if row.scope is ScopeKind.STRATEGY else ""
+        self.strategy = book_key(strategy) if row.scope is ScopeKind.STRATEGY else ""
         self.group: tuple[str, str] | None = None
         if row.scope in (ScopeKind.ASSET_CLASS, ScopeKind.SECTOR, ScopeKind.SYMBOL):
             self.group = (row.scope.value, group_name(row.scope, instrument))
@@ -112,19 +116,31 @@ def scope_label(scope: ScopeKind, account: str, strategy: str, group: tuple[str,
     """How a verdict names a scope: "account:ALPHA", "sector:Energy"; a firm limit names the account with a share."""
     if group is not None:
         return f"{scope.value}:{group[1]}"
-    return f"{scope.value}:{strategy if scope is ScopeKind.STRATEGY else account}"
+    return f"{scope.value}:{strategy_name(strategy) if scope is ScopeKind.STRATEGY else account}"
+
+
+def strategy_name(key: str) -> str:
+    """How a strategy is called in a label, by its name or by the key of its book."""
+    return key if key not in ("", NAMELESS) else "(none)"
 
 
 class Survey:
     """An account's state with what it is read under: the common ground of an order and of a report."""
 
-    # What has not been asked for yet costs an order nothing: the defaults stand in the class.
-    _columns: Columns | None = None
-    _usable_model: RiskModel | None = None
-    _underlyings: Grouping | None = None
-    _equity = 0.0
-    _priced = False
-    _marks_age_us = -1
+    __slots__ = (
+        "_at_marks",
+        "_columns",
+        "_equity",
+        "_marks_age_us",
+        "_priced",
+        "_underlyings",
+        "_usable_model",
+        "instruments",
+        "model",
+        "now_us",
+        "policy",
+        "state",
+    )
 
     def __init__(
         self,
@@ -136,14 +152,20 @@ class Survey:
     ) -> None:
         self.state, self.instruments, self.model = state, instruments, model
         self.policy, self.now_us = policy, now_us
+        self._at_marks = state.at_marks()
+        self._columns: Columns | None = None
+        self._usable_model: RiskModel | None = None
+        self._underlyings: Grouping | None = None
+        self._equity = 0.0
+        self._priced = False
+        self._marks_age_us = -1
 
     def view(self, strategy: str, group: tuple[str, str] | None, open_orders: bool = True) -> View:
         return self._view(view_key(strategy, group, open_orders), strategy, group, open_orders)
 
     def _view(self, key: str, strategy: str, group: tuple[str, str] | None, open_orders: bool) -> View:
         self.need_marks()
-        mask = None if group is None else mask_of(self.state, self.instruments, *group)
-        return view_of(self.state, key, strategy, mask, open_orders)
+        return view_of(self.state, self.instruments, key, strategy, group, open_orders)
 
     def underlyings(self) -> Grouping:
         if self._underlyings is None:
@@ -154,7 +176,7 @@ class Survey:
         return mask_of(self.state, self.instruments, "issuer", issuer)
 
     def need_marks(self) -> None:
-        if self._priced:
+        if self._priced or self._at_marks.priced:
             return
         symbol = self.state.missing_price()
         if symbol is not None:
@@ -230,6 +252,9 @@ class Survey:
         return 1 + sum(1 for session in self.state.sessions if session.date > of_model)
 
     def need_history(self, view: View, columns: Columns) -> None:
+        if columns.days < TAIL_DAYS_MIN:
+            note = f"the risk model has {columns.days} days, a tail needs {TAIL_DAYS_MIN}"
+            raise Unevaluable(Reason.HISTORY_MISSING, note)
         slot = view.lacks(columns.no_history)
         if slot is not None:
             symbol = self.state.symbol_at(slot)
@@ -264,11 +289,24 @@ def refuse_missing_price(state: AccountState, symbol: str) -> NoReturn:
 class Case(Survey):
     """One order on a survey: its lots may be tried at several sizes."""
 
-    _added: Floats | None = None
-    _added_grid: Floats | None = None
-    _unit_value = 0.0
-    _mark_age_us = -1
-    _model_age_us = -1
+    __slots__ = (
+        "_added",
+        "_added_grid",
+        "_grids",
+        "_growths",
+        "_mark_age_us",
+        "_model_age_us",
+        "_own_age_us",
+        "_stress_after",
+        "_unit_value",
+        "_views",
+        "instrument",
+        "lots",
+        "order",
+        "sign",
+        "slot",
+        "tails",
+    )
 
     def __init__(
         self,
@@ -288,6 +326,12 @@ class Case(Survey):
         self.tails: dict[str, tuple[Tail, Tail]] = {}
         """Without and with the order; kept by engine.measures.tail."""
         self._views: dict[str, View] = {}
+        self._added: Floats | None = None
+        self._added_grid: Floats | None = None
+        self._unit_value = 0.0
+        self._mark_age_us = -1
+        self._own_age_us: int | None = None
+        self._model_age_us = -1
         self._growths: dict[Ends, float] = {}
         self._grids: dict[Ends | View, float] = {}
         self._stress_after: dict[View, Floats] = {}
@@ -311,7 +355,7 @@ class Case(Survey):
     def unit_value(self) -> float:
         """Base currency per lot of the order's symbol at the mark."""
         if not self._unit_value:
-            value: float = self.state.unit_values().item(self.slot)
+            value: float = self._at_marks.unit_values.item(self.slot)
             if value <= 0.0:
                 refuse_missing_price(self.state, self.instrument.symbol)
             self._unit_value = value
@@ -325,8 +369,10 @@ class Case(Survey):
 
     def own_age_us(self) -> int:
         """Age of the order's own mark and rate."""
-        prices, slot = self.state.prices, self.slot
-        return int(self.now_us - min(prices.time_us.item(slot), prices.fx_time_us.item(slot)))
+        if self._own_age_us is None:
+            prices, slot = self.state.prices, self.slot
+            self._own_age_us = int(self.now_us - min(prices.time_us.item(slot), prices.fx_time_us.item(slot)))
+        return self._own_age_us
 
     def model_age_us(self) -> int:
         if self._model_age_us < 0:

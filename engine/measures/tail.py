@@ -24,12 +24,15 @@ _NEWTON_STEPS_MAX = 60
 """ES is piecewise linear in the quantity with at most one piece per day; it took 2 to 6 steps on every case tried."""
 
 
-def _tail_read(case: Case, armed: Armed, of: _Of) -> Reading:
-    tails = case.tails.get(armed.view_key)
-    if tails is None:
-        tails = case.tails[armed.view_key] = _tails(case, armed)
-    per = case.equity() if armed.of_equity else 1.0
-    return Reading(of(tails[0]) / per, of(tails[1]) / per, case.model_age_us())
+def _tail_read(of: _Of) -> Callable[[Case, Armed], Reading]:
+    def read(case: Case, armed: Armed) -> Reading:
+        tails = case.tails.get(armed.view_key)
+        if tails is None:
+            tails = case.tails[armed.view_key] = _tails(case, armed)
+        per = case.equity() if armed.of_equity else 1.0
+        return Reading(of(tails[0]) / per, of(tails[1]) / per, case.model_age_us())
+
+    return read
 
 
 def _tails(case: Case, armed: Armed) -> tuple[Tail, Tail]:
@@ -193,7 +196,7 @@ def _tail_measure(name: str, reason: Reason, of: _Of, fit: Callable[[Case, Armed
         Family.PORTFOLIO,
         (Unit.EQUITY, Unit.MONEY),
         frozenset(scopes | {ScopeKind.FIRM} if firm else scopes),
-        lambda case, armed: _tail_read(case, armed, of),
+        _tail_read(of),
         fit,
         lambda case, armed: _tail_filled(case, armed, of),
         _tail_now(of),

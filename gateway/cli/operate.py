@@ -120,7 +120,7 @@ def _stop_in_store(store: str, data_dir: Path | None, scope: "Scope", mode: Stop
     try:
         outcome = stop_directly(store or None, data_dir, reached, TradingState[mode.upper()], reason)
     except StoreError as error:
-        raise Failure(f"not stopped: {error}", ExitCode.UNAVAILABLE) from error
+        raise Failure(f"NOT CONFIRMED AS STOPPED: {error}", ExitCode.UNAVAILABLE) from error
     state, where = mode.upper(), render.scope_name(scope)
     note(f"■ {state}  {where} · epoch {outcome.epoch}, {outcome.partitions} partitions · written into the store")
     note("Open orders are not listed without a gateway: cancel what works at the broker.")

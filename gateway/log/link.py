@@ -169,6 +169,7 @@ class RedisLink:
                 ("CONFIG GET", "appendonly"),
                 ("CONFIG GET", "appendfsync"),
                 ("CONFIG GET", "maxmemory-policy"),
+                ("CONFIG GET", "no-appendfsync-on-rewrite"),
             ]
         )
         values: dict[str, str] = {}
@@ -182,6 +183,7 @@ class RedisLink:
             appendfsync=values.get("appendfsync", ""),
             maxmemory_policy=values.get("maxmemory-policy", ""),
             wait_replicas=self._wait_replicas,
+            no_appendfsync_on_rewrite=values.get("no-appendfsync-on-rewrite", "no"),
         )
 
     async def aclose(self) -> None:

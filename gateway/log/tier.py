@@ -25,6 +25,7 @@ class StoreSettings:
     appendfsync: str
     maxmemory_policy: str
     wait_replicas: int  # how many the client waits for
+    no_appendfsync_on_rewrite: str = "no"
 
 
 def contradictions(tier: Tier, settings: StoreSettings) -> Iterator[str]:
@@ -39,6 +40,9 @@ def contradictions(tier: Tier, settings: StoreSettings) -> Iterator[str]:
         yield f"appendonly {settings.appendonly!r} must be 'yes'"
     if tier is not Tier.SENTINEL and settings.appendfsync != "always":
         yield f"appendfsync {settings.appendfsync!r} must be 'always' for tier {tier.value!r}"
+    if tier is not Tier.SENTINEL and settings.no_appendfsync_on_rewrite != "no":
+        found = settings.no_appendfsync_on_rewrite
+        yield f"no-appendfsync-on-rewrite {found!r} must be 'no': a rewrite of the log would suspend appendfsync"
     if tier is Tier.REPLICATED:
         yield from _missing_replicas(settings)
 

@@ -54,7 +54,7 @@ class Quotes(Mapping[str, Quote]):
     def offer(self, quote: Quote, now_us: int) -> str | None:
         """Take a quote in; why it was refused, if it was."""
         problem = refusal(quote, now_us)
-        if problem is None and self._take(quote):
+        if problem is None and self._take(quote, now_us):
             self._unposted[quote.symbol] = quote
             if self._flushing is None or self._flushing.done():
                 self._flushing = asyncio.create_task(self._post_soon())
@@ -79,16 +79,16 @@ class Quotes(Mapping[str, Quote]):
             except StoreError:
                 continue  # kept, and posted when the store is back; until then the marks elsewhere grow stale, visibly
 
-    def absorb(self, marks: Mapping[str, bytes]) -> None:
+    def absorb(self, marks: Mapping[str, bytes], now_us: int) -> None:
         """Take in what another process posted."""
         for symbol, encoded in marks.items():
             stored = _DECODER.decode(encoded)
-            self._take(Quote(symbol, stored.mark, stored.bid, stored.ask, stored.time_us))
+            self._take(Quote(symbol, stored.mark, stored.bid, stored.ask, stored.time_us), now_us)
 
-    def _take(self, quote: Quote) -> bool:
+    def _take(self, quote: Quote, now_us: int) -> bool:
         held = self._latest.get(quote.symbol)
-        if held is not None and (quote.time_us < held.time_us or quote == held):
-            return False
+        if held is not None and (quote == held or quote.time_us < held.time_us <= now_us + AHEAD_MAX_US):
+            return False  # one held from the future, where the store's clock was set back, gives way to any other
         self._latest[quote.symbol] = quote
         self.version += 1
         return True

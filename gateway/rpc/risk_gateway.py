@@ -19,6 +19,7 @@ from gateway.rpc.convert.risk_state import risk_state
 from gateway.rpc.facts import Reports
 from gateway.rpc.stops import Stops
 from gateway.rpc.stream import RiskStateStream, report_on
+from gateway.stopping import StopUnderWay
 from riskgateway.v1 import account_pb2, decision_pb2, risk_gateway_pb2
 
 
@@ -29,6 +30,7 @@ class RiskGateway(Stops):
         self, request: risk_gateway_pb2.CheckOrderRequest, context: Context
     ) -> risk_gateway_pb2.CheckOrderResponse:
         self._backend.admit(context, "trader")
+        self._refuse_while_stopping()
         order = requests.order_of(request)
         (answer,) = await self._backend.accounts.check(
             [order], dry_run=request.dry_run, basket=False, deadline_us=self._backend.deadline_us(context)
@@ -39,6 +41,7 @@ class RiskGateway(Stops):
         self, request: risk_gateway_pb2.CheckOrdersRequest, context: Context
     ) -> risk_gateway_pb2.CheckOrdersResponse:
         self._backend.admit(context, "trader")
+        self._refuse_while_stopping()
         orders = requests.orders_of(request)
         answers = await self._backend.accounts.check(
             orders,
@@ -50,6 +53,11 @@ class RiskGateway(Stops):
             responses=[self._answered(answer, request.checks, request.dry_run) for answer in answers],
             all_allowed=all(responses.allowed_in_full(answer.decided) for answer in answers),
         )
+
+    def _refuse_while_stopping(self) -> None:
+        """A stop that was asked for here holds here, also where the store has not heard of it yet."""
+        if self._backend.stopper.unfinished:
+            raise StopUnderWay
 
     def _answered(
         self, answer: Answer, checks: "decision_pb2.Checks.ValueType", dry_run: bool

@@ -1,8 +1,8 @@
 """The one table from exceptions to gRPC codes, and the guard that applies it to every handler.
 
-A gRPC error means that no decision was made (or that its outcome is unknown, which UNAVAILABLE and DEADLINE_EXCEEDED
-say); a refusal of an order is an OK answer and never comes here. What nobody foresaw reaches the client as INTERNAL
-with an id that is in the log, never as its text.
+A gRPC error means that no decision was made (or that its outcome is unknown, which UNAVAILABLE, DEADLINE_EXCEEDED and
+INTERNAL say); a refusal of an order is an OK answer and never comes here. What nobody foresaw reaches the client as
+INTERNAL with an id that is in the log, never as its text.
 """
 
 from __future__ import annotations  # grpc's stubs are generic where its classes are not
@@ -36,7 +36,7 @@ from gateway.errors import (
 )
 from gateway.rpc.caller import Denied, Unauthenticated
 from gateway.rpc.convert.form import Invalid, Violation
-from gateway.stopping import StopIncomplete
+from gateway.stopping import StopIncomplete, StopUnderWay
 
 LOGGER = structlog.get_logger()
 DOMAIN = "riskgateway"
@@ -76,6 +76,7 @@ _RULES: tuple[tuple[type[Exception], int, str, bool], ...] = (
     (SlowReader, code_pb2.RESOURCE_EXHAUSTED, "READER_SLOW", False),
     (Draining, code_pb2.UNAVAILABLE, "DRAINING", True),
     (StopIncomplete, code_pb2.UNAVAILABLE, "STOP_INCOMPLETE", True),
+    (StopUnderWay, code_pb2.UNAVAILABLE, "STOP_UNDER_WAY", True),
     (StoreUnavailable, code_pb2.UNAVAILABLE, "STORE_UNAVAILABLE", True),
     (StoreRefused, code_pb2.FAILED_PRECONDITION, "STORE_REFUSED", False),
     (StoreError, code_pb2.UNAVAILABLE, "STORE_UNAVAILABLE", True),
@@ -103,7 +104,10 @@ def status_of(error: Exception, new_id: NewId) -> status_pb2.Status:
             return _status(code, _WORDS.get(kind, str(error)), _details(error, reason, again))
     incident = new_id()
     LOGGER.error("unforeseen failure", incident=incident, exc_info=error)
-    message = f"internal error {incident}; no approval was given, and the gateway's log names the incident"
+    message = (
+        f"internal error {incident}; the outcome is unknown: ask again with the same id; "
+        "the gateway's log names the incident"
+    )
     return _status(code_pb2.INTERNAL, message, [_info("INTERNAL", {"incident": incident})])
 
 

@@ -8,6 +8,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 
+import msgspec
+import structlog
+
 from engine.control import Control, Resumed, Stop, TradingState
 from engine.report import RiskReport, decode_report
 from gateway.accounts import Subscription
@@ -18,6 +21,7 @@ from gateway.rpc.convert import responses
 from gateway.rpc.convert.risk_state import account_state, risk_state
 from riskgateway.v1 import control_pb2, risk_gateway_pb2
 
+LOGGER = structlog.get_logger()
 PULSE_US = 500_000
 """A store that has not answered by then counts as away."""
 
@@ -32,11 +36,18 @@ class _Seen:
 
 
 async def report_on(backend: Backend, account: str, allowed_us: int) -> RiskReport | None:
-    """The worker's latest report; asked of the store where none was heard of since the account was loaded."""
+    """The worker's latest report; asked of the store where none was heard of since the account was loaded.
+    None where there is none that this release can read."""
     report = backend.accounts.report(account)
     if report is None:
         report = await backend.kept(backend.log.bulletin.report(account), allowed_us)
-    return decode_report(report) if report is not None else None
+    if report is None:
+        return None
+    try:
+        return decode_report(report)
+    except (ValueError, msgspec.MsgspecError) as error:  # another release's; the next one of the worker replaces it
+        LOGGER.warning("the worker's report can't be read", account=account, problem=str(error))
+        return None
 
 
 class RiskStateStream:

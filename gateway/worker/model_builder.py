@@ -19,6 +19,11 @@ MODELS_KEPT_MAX = 4
 """Today's and the next session's, each before and after a change of instruments; a model of 500 symbols takes 3 MB."""
 
 
+RENEWED_AFTER_US = 6 * 3600 * 1_000_000
+"""A model this old is built again for the same session: one of over 26 h decides nothing, and a session that spans a
+weekend lasts longer."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
     """What a model is built with; the same names and defaults as build_model."""
@@ -29,6 +34,11 @@ class ModelSettings:
     grid: Mapping[AssetClass, GridShocks] = field(default_factory=lambda: GRID_SHOCKS)
     unmapped: Unmapped = "unevaluable"
     base_currency: str = "USD"
+
+
+def needs_renewal(built_time_us: int, now_us: int) -> bool:
+    """Also of one from the future: the store's clock was set back, and its age would be wrong for long."""
+    return abs(now_us - built_time_us) >= RENEWED_AFTER_US
 
 
 class ModelBuilder:
@@ -42,11 +52,12 @@ class ModelBuilder:
     def build(
         self, instruments: Mapping[str, Instrument], instrument_set: str, session_date: date, built_time_us: int
     ) -> RiskModel:
-        """The model of this session and instrument set; the one built first where it was asked for before, so its
-        `built_time_us` and hash do not change by asking again. Raises ValueError like build_model."""
+        """The model of this session and instrument set; the one built before where it was asked for less than
+        RENEWED_AFTER_US ago, so its `built_time_us` and hash do not change by asking again. Raises ValueError like
+        build_model."""
         key = (session_date, instrument_set)
         known = self._models.get(key)
-        if known is not None:
+        if known is not None and not needs_renewal(known.built_time_us, built_time_us):
             return known
         settings = self._settings
         model = build_model(

@@ -20,17 +20,26 @@ from engine.facts import FactError, observation, session_opened, tracked_symbols
 from engine.instrument import InstrumentSet
 from engine.records import AnyRecord, Decided, PoisonRecord
 from engine.report import decode_report, encode_report, risk_report
+from engine.risk.model import RiskModel
 from engine.risk.model import encode as encode_model
 from engine.utilisation import LimitUse, UseStatus, limit_uses
 from gateway.accounts import Accounts
 from gateway.clock import StoreClock
 from gateway.committer import Build, Committer
-from gateway.errors import DeadlinePassed, StoreError, UnknownAccount
+from gateway.errors import DeadlinePassed, Overloaded, StoreError, StoreRefused, UnknownAccount
 from gateway.log.account_log import AccountLog, partition_of
-from gateway.worker.model_builder import ModelBuilder
+from gateway.worker.model_builder import ModelBuilder, needs_renewal
 
 LOGGER = structlog.get_logger()
 APPEND_DEADLINE_US = 2_000_000
+
+RETRY_S = 0.1
+
+UNUSABLE = (ValueError, KeyError, ArithmeticError, msgspec.MsgspecError)
+"""What numbers, names and bytes that nobody foresaw raise where they are computed with or decoded."""
+
+OF_ONE_ACCOUNT = (*UNUSABLE, StoreError, DeadlinePassed, FactError, Overloaded, PoisonRecord, UnknownAccount)
+"""Trouble that may be one account's alone: it is logged, and the others go on."""
 
 CONFLATE_S = 0.05
 """Changes of one account within this time become one refresh: a report costs more than the order that caused it, and
@@ -86,10 +95,13 @@ class Worker:
         self.accounts = Accounts(log, clock, load_all=True, folded=self._folded)
         self._log, self._clock, self._builder, self._refresh_s, self._roll = log, clock, builder, refresh_s, roll
         self._breaches: dict[str, Breaches] = {}
-        self._built_for: tuple[datetime.date, str] | None = None
+        self._published: RiskModel | None = None
+        self._unbuildable: set[tuple[str, str]] = set()
+        """(session, instrument set) that no model can be built of: trying again would give the same."""
 
     async def run(self) -> None:
-        """Until cancelled: at once on a change, and every `refresh_s` in any case."""
+        """Until cancelled: at once on a change, and every `refresh_s` in any case. The outermost loop of its process:
+        nothing that fails in it may end it."""
         await self.accounts.start()
         with self.accounts.subscribe(()) as subscription:
             due_us = 0
@@ -104,8 +116,11 @@ class Worker:
                     await self._publish_model()
                     for account in self.accounts.loaded if everyone else changed:
                         await self._refresh(account, everyone)
-                except (StoreError, DeadlinePassed) as error:
+                except StoreError as error:
                     LOGGER.warning("refresh failed, it is tried again", problem=str(error))
+                except Exception:  # outermost loop: logged, then tried again
+                    LOGGER.exception("refreshing failed")
+                    await asyncio.sleep(RETRY_S)
                 await asyncio.sleep(CONFLATE_S)
 
     async def aclose(self) -> None:
@@ -114,29 +129,53 @@ class Worker:
     # --- the model -------------------------------------------------------------------------------------------------
 
     async def _publish_model(self) -> None:
-        """Build and publish the model for the newest session, if none was built for it and these instruments."""
-        session = self._newest_session()
+        """Build and publish the model for the newest session that has one, if that was not done yet for it and these
+        instruments, or long ago."""
         instruments = await self._instruments()
-        if session is None or instruments is None:
+        if instruments is None:
             return
-        if self._built_for == (session, instruments.hash):
+        model = await self._newest_model(instruments)
+        if model is None or model is self._published:
             return
-        model = await asyncio.to_thread(
-            self._builder.build, instruments.instruments, instruments.hash, session, self._clock.now_us()
-        )
         await self._log.bulletin.post_model(await self._log.put_blob(encode_model(model)))
-        self._built_for = (session, instruments.hash)
-        LOGGER.info("risk model published", session=str(session), model=model.hash, days=model.n_days)
+        self._published = model
+        LOGGER.info("risk model published", session=str(model.session_date), model=model.hash, days=model.n_days)
 
-    def _newest_session(self) -> datetime.date | None:
-        """The session that was opened last, by the store's clock: dates may run anywhere in a replay of the past."""
+    async def _newest_model(self, instruments: InstrumentSet) -> RiskModel | None:
+        """One account's session that no model can be built for must not keep the others without one."""
+        for session in self._sessions():
+            key = (session, instruments.hash)
+            if key in self._unbuildable:
+                continue
+            try:
+                return await self._model(datetime.date.fromisoformat(session), instruments)
+            except UNUSABLE as error:
+                self._unbuildable.add(key)
+                LOGGER.error("no risk model can be built", session=session, problem=repr(error))
+        return None
+
+    async def _model(self, session: datetime.date, instruments: InstrumentSet) -> RiskModel:
+        now_us = self._clock.now_us()
+        held = self._published
+        is_same = held is not None and (held.session_date, held.instrument_set) == (session, instruments.hash)
+        if held is not None and is_same and not needs_renewal(held.built_time_us, now_us):
+            return held
+        return await asyncio.to_thread(self._builder.build, instruments.instruments, instruments.hash, session, now_us)
+
+    def _sessions(self) -> list[str]:
+        """The sessions that are open, the one opened last by the store's clock first: dates may run anywhere in a
+        replay of the past."""
         sessions = [committer.state.session for committer in self._committers() if committer.state.session is not None]
-        newest = max(sessions, key=lambda session: (session.opened_us, session.date), default=None)
-        return None if newest is None else datetime.date.fromisoformat(newest.date)
+        sessions.sort(key=lambda session: (session.opened_us, session.date), reverse=True)
+        return list(dict.fromkeys(session.date for session in sessions))
 
     async def _instruments(self) -> InstrumentSet | None:
         for committer in self._committers():
-            _, terms = await self.accounts.shelf.in_force(committer.partition)
+            try:
+                _, terms = await self.accounts.shelf.in_force(committer.partition)
+            except StoreRefused as error:
+                LOGGER.warning("a partition's terms can't be read", account=committer.account, problem=str(error))
+                continue
             if terms.instruments.instruments:
                 return terms.instruments
         return None
@@ -159,8 +198,8 @@ class Worker:
     async def _append(self, account: str, build: Build) -> None:
         try:
             await self.accounts.record(account, build, self._clock.now_us() + APPEND_DEADLINE_US)
-        except (UnknownAccount, PoisonRecord, FactError) as error:
-            LOGGER.warning("account can't be appended to", account=account, problem=str(error))
+        except OF_ONE_ACCOUNT as error:
+            LOGGER.warning("account can't be appended to", account=account, problem=repr(error))
 
     # --- reports ---------------------------------------------------------------------------------------------------
 
@@ -176,21 +215,39 @@ class Worker:
         issuer = "" if instrument is None else instrument.issuer or instrument.symbol
         judged = {(check.measure, check.scope) for check in record.checks if not check.reduction}
         judged |= {(measure, f"{scope} issuer:{issuer}") for measure, scope in judged}
-        breaches.judge(limit_uses(state, terms, record.time_us), lambda use: (use.measure, use.scope) in judged)
+        try:
+            uses = limit_uses(state, terms, record.time_us)
+        except UNUSABLE as error:  # the fold must go on
+            LOGGER.error("an approval could not be judged", account=state.account, problem=repr(error))
+            return
+        breaches.judge(uses, lambda use: (use.measure, use.scope) in judged)
 
     def _terms(self, account: str) -> Terms | None:
         return self.accounts.shelf.held(partition_of(account))
 
     async def _remembered(self, account: str) -> Breaches:
-        """The counts of the last report: a restart of the worker forgets none."""
+        """The counts of the last report: a restart of the worker forgets none. They begin anew where the report is one
+        that this release can't read."""
         stored = await self._log.bulletin.report(account)
         if stored is None:
             return Breaches()
-        report = decode_report(stored)
+        try:
+            report = decode_report(stored)
+        except UNUSABLE as error:
+            LOGGER.warning(
+                "the last report can't be read, breaches are counted anew", account=account, problem=str(error)
+            )
+            return Breaches()
         over = {use.key for use in report.limits if use.hard and use.status is UseStatus.BREACHED}
         return Breaches(over, report.active_breaches, report.passive_breaches)
 
     async def _refresh(self, account: str, timed: bool) -> None:
+        try:
+            await self._report(account, timed)
+        except OF_ONE_ACCOUNT as error:
+            LOGGER.warning("account can't be reported on", account=account, problem=repr(error))
+
+    async def _report(self, account: str, timed: bool) -> None:
         committer = self.accounts.latest(account)
         if committer is None or not committer.state.opened:
             return

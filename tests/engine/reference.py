@@ -85,10 +85,10 @@ class Slow:
         return book
 
     def scope(self, row: Limit, order: Order) -> SlowBook:
-        """The book that a row reads for an order; one without a strategy is judged on the whole account's."""
+        """The book that a row reads for an order; orders without a strategy have a book of their own."""
         mine = self.instruments.instruments[order.symbol]
         members = [s for s, one in self.instruments.instruments.items() if _together(row.scope, mine, one)]
-        return self.book((order.strategy or None) if row.scope is ScopeKind.STRATEGY else None, members)
+        return self.book(order.strategy if row.scope is ScopeKind.STRATEGY else None, members)
 
     def per(self, row: Limit, default: Unit) -> float:
         return self.equity() if (row.unit or default) is Unit.EQUITY else 1.0
@@ -183,7 +183,7 @@ class Slow:
 
     def room(self, row: Limit, order: Order) -> int:
         """The most lots that truly reduce in the row's scope."""
-        strategy = order.strategy if row.scope is ScopeKind.STRATEGY and order.strategy else None
+        strategy = order.strategy if row.scope is ScopeKind.STRATEGY else None
         ends = self.book(strategy, [order.symbol]).of(order.symbol)
         if ends.position * order.side.sign >= 0:
             return 0
@@ -212,7 +212,7 @@ def label(row: Limit, order: Order, instrument: Instrument) -> str:
     names = {
         ScopeKind.FIRM: order.account,
         ScopeKind.ACCOUNT: order.account,
-        ScopeKind.STRATEGY: order.strategy,
+        ScopeKind.STRATEGY: order.strategy or "(none)",
         ScopeKind.ASSET_CLASS: str(instrument.asset_class),
         ScopeKind.SECTOR: instrument.sector,
         ScopeKind.SYMBOL: instrument.symbol,

@@ -4,15 +4,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import facts
-from engine.account import ATTEMPTS_MAX, AccountState, Attempts, Memory
+from engine.account import ATTEMPTS_MAX, MEMORY_HORIZON_US, AccountState, Attempts, Memory, book_key
 from engine.control import Control, Resumed, Scope, TradingState
-from engine.facts import Execution, FactError, StatedOrder, executed
-from engine.order import Action, Reason, Side
+from engine.facts import Execution, FactError, StatedOrder, StatedPosition, executed
+from engine.order import Action, Reason, Side, digest_of
 from engine.records import (
     AnyRecord,
     CashFlowed,
@@ -615,3 +616,81 @@ def test_attempts_are_bounded_and_the_newest_are_kept() -> None:
 
     assert len(attempts.recent()) == ATTEMPTS_MAX
     assert attempts.recent()[-1] == 2 * ATTEMPTS_MAX
+
+
+# --- the horizon of ids ----------------------------------------------------------------------------------------------
+
+
+def test_an_id_is_remembered_a_horizon_from_its_close_on_and_not_from_its_decision() -> None:
+    state = flat()
+    reserve(state, "old", "AAA", 10)
+    long_after = NOW_US + 10 * MEMORY_HORIZON_US
+    assert state.memo("old", long_after) is not None  # open: for ever
+
+    cancelled = report(state, "old", ExecutionKind.CANCELLED)
+    state.apply(msgspec.structs.replace(cancelled, time_us=long_after))
+
+    assert state.memo("old", long_after + MEMORY_HORIZON_US) is not None
+    assert state.memo("old", long_after + MEMORY_HORIZON_US + 1) is None
+
+
+def test_an_adopted_orders_id_is_taken() -> None:
+    state = flat()
+    for record in stated(state, StatedOrder(client_order_id="stray", leaves_quantity=7, symbol="AAA", sign=-1)):
+        state.apply(record)
+
+    memo = state.memo("stray", NOW_US)
+
+    assert memo is not None and memo.digest not in ("", digest_of(sell(quantity=7, client_order_id="stray")))
+
+
+def test_lots_that_a_reconciliation_adds_without_a_cost_have_cost_the_mark() -> None:
+    state = flat(strategies={("rl", "AAA"): 5})
+    before = state.holding("rl", "AAA").average_cost
+    state.apply(valued({"AAA": 130.0}, time_us=NOW_US + 1))
+
+    state.apply(reconciled(ReconciledPosition("rl", "AAA", 10)))
+
+    assert state.holding("rl", "AAA").average_cost == (before + 130.0) / 2
+
+
+def test_a_fill_from_before_the_snapshot_is_recorded_and_not_booked_again() -> None:
+    state = flat()
+    reserve(state, "o1", "AAA", 10)
+    for record in stated(state, StatedOrder(client_order_id="o1", leaves_quantity=6), snapshot_us=NOW_US + 5):
+        state.apply(record)
+    late = Execution(
+        account=ACCOUNT,
+        execution_id="x1",
+        client_order_id="o1",
+        kind="fill",
+        last_quantity=4,
+        last_price=9.0,
+        time_us=NOW_US + 4,
+    )
+
+    (record,) = executed(state, TWO, late, NOW_US + 9, 0)
+
+    assert isinstance(record, Executed)
+    assert (record.lots, record.flags, record.latches) == (0, ("in_snapshot",), ())
+
+
+def test_orders_without_a_strategy_have_a_book_of_their_own() -> None:
+    state = flat(strategies={("", "AAA"): 100, ("s1", "AAA"): -100})
+
+    assert interval(state) == (0, 0)
+    assert interval(state, strategy=book_key("")) == (100, 100)
+
+
+def test_an_opening_position_needs_its_cost() -> None:
+    with pytest.raises(FactError, match="average_cost"):
+        facts.account_opened(
+            AccountState("NEW"), TWO, "e1", "USD", {}, [StatedPosition(symbol="AAA", quantity=5)], NOW_US, 0
+        )
+
+
+def test_the_oldest_price_counts_the_rate_of_foreign_cash() -> None:
+    state = flat(cash={"USD": 1.0, "EUR": 1e6})
+    state.apply(valued({}, {"EUR": 1.1}, time_us=NOW_US - 5))
+
+    assert state.oldest_price_us() == NOW_US - 5

@@ -583,7 +583,8 @@ def test_a_stale_mark_of_another_position_is_the_accounts_business_but_not_the_s
     state.apply(valued({"AAA": 100.0}, time_us=NOW_US + 9 * SECOND_US))
 
     of_account = judged(order(), state=state, now_us=NOW_US + 9 * SECOND_US)
-    of_symbol = judged(order(), row("mark_age", 5.0, "symbol"), state=state, now_us=NOW_US + 9 * SECOND_US)
+    rows = row("mark_age", 5.0, "symbol"), row("mark_age", 60.0)
+    of_symbol = judged(order(), *rows, state=state, now_us=NOW_US + 9 * SECOND_US)
 
     assert (of_account.reason, of_symbol.action) == (Reason.MARK_STALE, Action.ALLOW)
 
@@ -752,3 +753,11 @@ def test_one_leg_that_does_not_fit_whole_refuses_the_basket(action: str) -> None
     assert [one.reason for one in decided] == [Reason.BASKET_LEG_REFUSED, Reason.GROSS_EXPOSURE]
     assert [one.allowed_lots for one in decided] == [0, 0]
     assert not state.orders
+
+
+def test_a_model_without_days_leaves_var_unevaluable_also_for_an_empty_book() -> None:
+    empty = model({"AAA": []}, {"crash": {"AAA": -0.3}})
+
+    record = judged(order(), row("var_99", 0.5), risk=empty)
+
+    assert record.reason is Reason.HISTORY_MISSING

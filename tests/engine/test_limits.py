@@ -125,7 +125,21 @@ def test_without_a_mark_age_row_one_is_implied() -> None:
     implied, named = LimitSet((row("position", 1, "symbol"),)), LimitSet((row("mark_age", 60.0, "symbol"),))
 
     assert [(one.measure, one.limit) for one in implied.rows_for("A")] == [("position", 1), ("mark_age", 5.0)]
-    assert [(one.measure, one.limit) for one in named.rows_for("A")] == [("mark_age", 60.0)]
+    assert [(one.measure, one.limit) for one in named.rows_for("A")] == [("mark_age", 60.0), ("mark_age", 5.0)]
+
+
+@pytest.mark.parametrize("fields", [{"account": "B"}, {"action": "warn"}])
+def test_a_mark_age_row_of_another_account_or_that_only_warns_leaves_the_implied_one_armed(
+    fields: dict[str, str],
+) -> None:
+    limit_set = LimitSet((row("mark_age", 60.0, **fields),))
+
+    assert 5.0 in [one.limit for one in limit_set.rows_for("A") if one.measure == "mark_age"]
+    assert [one.limit for one in limit_set.armed_rows] == [60.0, 5.0]
+
+
+def test_a_mark_age_row_of_the_account_itself_takes_the_implied_ones_place() -> None:
+    assert [one.limit for one in LimitSet((row("mark_age", 60.0),)).rows_for("A")] == [60.0]
 
 
 def test_a_row_that_names_an_account_replaces_only_the_one_like_it() -> None:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from engine.account import AccountState
 from engine.decide import Terms, decide
-from engine.limits import Limit, ScopeKind, reaches
+from engine.limits import Limit, reaches
 from engine.order import Action, Order
 from engine.records import ExecutionKind
 from engine.risk.model import RiskModel
@@ -131,8 +131,6 @@ def readings(rows: list[Limit]) -> list[tuple[Limit, Order]]:
         for probe in PROBES:
             instrument = UNIVERSE.instruments[probe.symbol]
             per_symbol = probe.symbol if limit.measure in ("position", "concentration") else ""
-            if limit.scope is ScopeKind.STRATEGY and not probe.strategy:
-                continue  # judged on the whole account's book, which other rows hold
             if reaches(limit, probe.strategy, instrument):
                 found.setdefault((limit.measure, label(limit, probe, instrument), per_symbol), (limit, probe))
     return list(found.values())

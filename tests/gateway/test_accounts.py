@@ -22,10 +22,10 @@ from engine.order import Action, Order, Reason
 from engine.records import Decided
 from gateway.committer import Answer, Reading
 from gateway.embedded import EmbeddedStore
-from gateway.errors import IdReused, StoreUnavailable
+from gateway.errors import IdReused, StoreUnavailable, UnknownAccount
 from gateway.log.memory import MemoryLog
 from gateway.log.redis import RedisLog
-from tests.gateway.faults import LosingReplies
+from tests.gateway.faults import LosingReplies, Wrapped, lose_records
 from tests.gateway.world import (
     ACCOUNT,
     World,
@@ -166,7 +166,7 @@ async def test_kill_9_of_store_and_gateways_forgets_nothing(tmp_path: Path) -> N
 
 
 async def _busy_day(world: World) -> Reading:
-    gateway = await world.open(StatedPosition(symbol="BBB", quantity=10.0))
+    gateway = await world.open(StatedPosition(symbol="BBB", quantity=10.0, average_cost=100.0))
     await world.arm(limits(Limit("order_quantity", ScopeKind.SYMBOL, 500.0, action=LimitAction.HALT)))
     await gateway.check(buy("approved", 10))
     await gateway.check(buy("part", 5))
@@ -285,3 +285,74 @@ async def test_sessions_opened_by_two_processes_at_once_are_one(world: World) ->
     state = (await gateway.read()).state
     assert state.session is not None and state.session.date == "2023-11-15"
     assert [closed.date for closed in state.sessions] == ["2023-11-14"]
+
+
+# -- several accounts in one call
+
+
+async def test_where_one_account_is_unknown_no_order_of_the_call_is_decided(world: World) -> None:
+    gateway = await world.open()
+
+    with pytest.raises(UnknownAccount):
+        await gateway.check_all(buy("one", 10), buy("two", 10, account="nobody"))
+
+    assert await decisions_of(world.log) == []
+    assert gateway.accounts.loaded == (ACCOUNT,)
+
+
+async def test_accounts_that_are_not_loaded_yet_are_decided_together(world: World) -> None:
+    gateway = await world.open()
+    await gateway.record(opening(), "beta", opens=True)
+    await gateway.record(session(), "beta")
+    other = await world.gateway()
+
+    answers = await other.check_all(buy("one"), buy("two", account="beta"))
+
+    assert [answer.decided.action for answer in answers] == [Action.ALLOW, Action.ALLOW]
+
+
+# -- a store that lost records, or its clock
+
+
+class FailingOver(Wrapped):
+    """Answers `reads` more reads, then none until it is told otherwise."""
+
+    reads: int | None = None
+
+    async def read(self, account: str, after_seq: int, n: int) -> Any:
+        if self.reads == 0:
+            raise StoreUnavailable("failing over")
+        if self.reads is not None:
+            self.reads -= 1
+        return await self._log.read(account, after_seq, n)
+
+
+async def test_a_loss_is_not_forgotten_while_the_store_fails_over(world: World, memory_log: MemoryLog) -> None:
+    opener = await world.open()
+    failing = FailingOver(memory_log)
+    gateway = await world.gateway(failing)
+    approved = await gateway.check(buy("one", 60))
+    await world.crash(opener)
+
+    lose_records(memory_log, ACCOUNT, keep=approved.seq - 1)
+    failing.reads = 1
+    with pytest.raises(StoreUnavailable):
+        await gateway.check(buy("two"), wait_us=200_000)
+    failing.reads = None
+
+    assert (await gateway.check(buy("three", 60))).decided.reason is Reason.TRADING_HALTED
+
+
+async def test_quotes_are_taken_after_the_store_s_clock_was_set_back(world: World) -> None:
+    gateway = await world.open()
+    quotes, now_us = gateway.accounts.quotes, gateway.accounts.clock.now_us()
+    back_us = now_us - 120_000_000
+
+    older = Quote("AAA", 90.0, 90.0, 90.0, now_us - 1_000)
+    newer = Quote("AAA", 200.0, 200.0, 200.0, back_us)
+    quotes.offer(older, now_us)
+    held = quotes["AAA"].mark
+    quotes.offer(newer, back_us)
+
+    assert held == 100.0
+    assert quotes["AAA"] == newer

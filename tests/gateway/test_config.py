@@ -142,6 +142,8 @@ def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
         ('[worker]\nsession_open_time = "25:00"\n', "worker.session_open_time"),
         ('[[scenario]]\nname = "x"\nshocks = { OIL = inf }\n', "scenario[0].shocks.OIL: expected a finite number"),
         ('[[scenario]]\nname = "x"\nshocks = {}\n', "at least 1 item"),
+        ('[[scenario]]\nname = "x"\nshocks = { OIL = -1.5 }\n', "scenario[0]: scenario 'x': OIL: expected a fraction"),
+        ('[[scenario]]\nname = "COVID 2020"\nshocks = { OIL = -0.5 }\n', "scenario[0].name: 'COVID 2020' is a shipped"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(config_file: Path, text: str, expected: str) -> None:

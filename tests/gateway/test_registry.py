@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from engine.control import decode_control
+from engine.control import Scope, decode_control
 from engine.instrument import InstrumentError, InstrumentSet
+from engine.limits import LimitSet
 from engine.order import Action, Reason
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.log.account_log import PARTITIONS, AccountLog
 from gateway.log.memory import MemoryLog
+from gateway.main import limits_armed
 from gateway.registry import arm_limits, armed_files, register
 from tests.gateway.faults import AwayInPart, Wrapped
-from tests.gateway.world import World, buy, limits, stock, world_on
+from tests.gateway.world import ACCOUNT, Gateway, World, buy, limits, stock, world_on
 
 
 @pytest.fixture
@@ -124,3 +126,54 @@ async def test_an_order_right_after_registering_is_decided_on_any_gateway(world:
 
     assert unknown.decided.reason is Reason.INSTRUMENT_UNKNOWN
     assert {answer.decided.action for answer in answers} == {Action.ALLOW}
+
+
+async def test_arming_gives_every_partition_one_epoch(memory_log: MemoryLog, store_clock: list[int]) -> None:
+    async with world_on(memory_log, lambda: store_clock[0]) as world:
+        await world.stop(scope=Scope("beta"))
+
+        await arm_limits(memory_log, limits(position=70.0))
+
+    assert len({stored.head.epoch for stored in await memory_log.read_controls()}) == 1
+
+
+class Undecodable(LimitSet, frozen=True):
+    """The limit set of a later release."""
+
+    def encode(self) -> bytes:
+        return b'{"rows":[{"measure":"position","scope":"symbol","limit":5.0,"shadow":true}]}'
+
+
+async def heard_of(gateway: Gateway, limit_set: str) -> None:
+    """Until the gateway has followed the store to a limit set, without being asked for anything."""
+    with gateway.accounts.subscribe(()) as subscription:
+        async with asyncio.timeout(10):
+            while gateway.accounts.control(ACCOUNT).limit_set != limit_set:
+                await subscription.next(0.05)
+
+
+async def test_a_limit_set_of_another_release_closes_the_gateway_until_one_that_it_can_read(world: World) -> None:
+    gateway = await world.open()
+    await gateway.check(buy("before"))
+
+    unreadable = await arm_limits(world.log, Undecodable(()))
+    await heard_of(gateway, unreadable)
+    with pytest.raises(StoreRefused, match="can't read the limit set"):
+        await gateway.check(buy("closed"))
+    readable = await arm_limits(world.log, limits(position=7.0))
+    await heard_of(gateway, readable)
+
+    assert (await gateway.check(buy("too much", 8.0))).decided.reason is Reason.POSITION
+
+
+async def test_a_gateway_waits_until_control_has_armed_the_limits(memory_log: MemoryLog) -> None:
+    waiting = asyncio.ensure_future(limits_armed(memory_log, "abc", 20.0))
+    await asyncio.sleep(0)
+    waited = not waiting.done()
+
+    await arm_limits(memory_log, limits(), armed_file="abc")
+    await waiting
+
+    assert waited
+    with pytest.raises(StoreUnavailable, match="not armed"):
+        await limits_armed(memory_log, "another", 0.0)

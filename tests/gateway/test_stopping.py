@@ -5,6 +5,7 @@ Over memory, over memory where every other append conflicts, and over the privat
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -18,7 +19,8 @@ from gateway.errors import StoreUnavailable
 from gateway.log.account_log import AccountLog, partition_of
 from gateway.log.memory import MemoryLog
 from gateway.log.redis import RedisLog
-from gateway.stopping import StopIncomplete
+from gateway.main import stop_directly
+from gateway.stopping import StopIncomplete, StopOutcome
 from tests.gateway.faults import AwayInPart, Deaf, SlowBlobs, lose_control
 from tests.gateway.log.conflicting import EveryKthConflicts
 from tests.gateway.world import (
@@ -134,7 +136,7 @@ async def test_a_refusal_replays_through_a_stop(world: World) -> None:
 
 
 async def test_reduce_only_lets_true_reductions_through(world: World) -> None:
-    gateway = await world.open(StatedPosition(symbol="AAA", quantity=10.0, strategy="s1"))
+    gateway = await world.open(StatedPosition(symbol="AAA", quantity=10.0, strategy="s1", average_cost=100.0))
     await world.stop(TradingState.REDUCE_ONLY)
 
     more, less, cut, none_left = [
@@ -154,7 +156,7 @@ async def test_reduce_only_lets_true_reductions_through(world: World) -> None:
 async def test_halted_and_cancel_only_let_no_order_through_and_every_report(
     world: World, state: TradingState, reason: Reason
 ) -> None:
-    gateway = await world.open(StatedPosition(symbol="AAA", quantity=10.0, strategy="s1"))
+    gateway = await world.open(StatedPosition(symbol="AAA", quantity=10.0, strategy="s1", average_cost=100.0))
     await gateway.check(buy("one", 5))
     await world.stop(state)
 
@@ -301,3 +303,70 @@ async def test_of_two_control_states_of_one_epoch_the_stopped_one_wins(memory_wo
     assert (await gateway.check(buy("two"))).decided.reason is Reason.TRADING_HALTED
     await memory_world.resume()
     assert (await gateway.check(buy("three"))).decided.action is Action.ALLOW
+
+
+@pytest.mark.parametrize("changes", [2, 3])
+async def test_a_lost_stop_is_put_back_however_much_was_changed_after_it_was_lost(
+    memory_world: World, changes: int
+) -> None:
+    log = memory_world.log
+    assert isinstance(log, MemoryLog)
+    gateway = await memory_world.open()
+    before = list(await log.read_controls())
+    await memory_world.stop()
+    await gateway.check(buy("one"))
+
+    for partition, control in enumerate(before):
+        lose_control(log, partition, control)
+    for change in range(changes):
+        await memory_world.arm(limits(position=90.0 + change))
+
+    assert (await gateway.check(buy("two"))).decided.reason is Reason.TRADING_HALTED
+    assert decode_control((await log.read_control(PARTITION)).state).limit_set == limits(position=89.0 + changes).hash
+    await memory_world.resume()
+    assert (await gateway.check(buy("three"))).decided.action is Action.ALLOW
+
+
+async def test_what_was_resumed_or_stopped_anew_is_not_taken_for_lost(memory_world: World) -> None:
+    gateway = await memory_world.open()
+    await memory_world.stop()
+    await gateway.check(buy("one"))
+    deaf = await memory_world.gateway(Deaf(memory_world.log))
+    await deaf.read()
+
+    await memory_world.resume()
+    await memory_world.stop(TradingState.REDUCE_ONLY)
+    epoch = (await memory_world.log.read_control(PARTITION)).head.epoch
+
+    assert (await deaf.check(buy("two"))).decided.reason is Reason.REDUCE_ONLY
+    assert (await memory_world.log.read_control(PARTITION)).head.epoch == epoch
+
+
+# -- epochs
+
+
+async def test_a_stop_of_everything_and_its_resume_have_one_epoch_each(world: World) -> None:
+    """Whoever drops approvals below the newest epoch seen must not drop those after the resume."""
+    gateway = await world.open()
+    await gateway.record(opening(), "beta", opens=True)
+    for _ in range(3):
+        await world.stop(scope=Scope("beta"))
+        await world.resume(Scope("beta"))
+
+    stop = await world.stop()
+    stopped_at = {stored.head.epoch for stored in await world.log.read_controls()}
+    resume = await world.resume()
+    resumed_at = {stored.head.epoch for stored in await world.log.read_controls()}
+
+    assert (stopped_at, resumed_at) == ({stop.epoch}, {resume.epoch})
+    assert (await gateway.check(buy("one"))).decided.epoch == resume.epoch > stop.epoch
+
+
+async def test_a_stop_into_the_store_says_that_nothing_goes_on_trying(tmp_path: Path) -> None:
+    def stop() -> StopOutcome:
+        return stop_directly(f"unix://{tmp_path / 'nobody'}", None, EVERYTHING, TradingState.HALTED, "fire")
+
+    with pytest.raises(StoreUnavailable, match="nothing goes on trying") as refused:
+        await asyncio.to_thread(stop)
+
+    assert "it goes on trying" not in str(refused.value)

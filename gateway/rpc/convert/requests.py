@@ -185,8 +185,8 @@ def _execution(form: Form, message: execution_pb2.Execution) -> Execution:
     fills = kind == ExecutionKind.FILL
     if message.HasField("leaves_quantity"):
         form.not_negative("leaves_quantity", message.leaves_quantity)
-    if message.HasField("execution_time"):
-        form.moment("execution_time", message.execution_time)
+    told = message.HasField("execution_time")
+    time_us = form.moment("execution_time", message.execution_time) if told else 0
     form.name("venue_order_id", message.venue_order_id, required=False, chars_max=128)
     form.text("text", message.text)
     return Execution(
@@ -202,6 +202,7 @@ def _execution(form: Form, message: execution_pb2.Execution) -> Execution:
         cumulative_quantity=form.not_negative("cumulative_quantity", message.cumulative_quantity),
         fee=form.signed("fee", message.fee),
         fee_currency=form.currency("fee_currency", message.fee_currency, required=False),
+        time_us=time_us,
     )
 
 

@@ -56,11 +56,13 @@ _FLAGS = {
     "unknown_order": risk_gateway_pb2.EXECUTION_FLAG_ORDER_UNKNOWN,
     "overfill": risk_gateway_pb2.EXECUTION_FLAG_OVERFILL,
     "late": risk_gateway_pb2.EXECUTION_FLAG_LATE,
+    "in_snapshot": risk_gateway_pb2.EXECUTION_FLAG_IN_SNAPSHOT,
 }
 _FLAG_WORDS = {
     "unknown_order": "no order of this id was ever decided here",
     "overfill": "more was filled than is reserved for the order",
     "late": "the order had already ended",
+    "in_snapshot": "the positions of a later snapshot hold it already; not booked again",
 }
 _UNITS = {
     Unit.EQUITY: "ratio",

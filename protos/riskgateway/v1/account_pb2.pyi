@@ -68,7 +68,9 @@ class PositionQuantity(google.protobuf.message.Message):
     quantity: builtins.float
     """Signed quantity in units of the instrument, negative is short, a whole number of lots."""
     average_cost: builtins.float
-    """Average cost per unit in the instrument's currency, more than 0; absent: the mark."""
+    """Average cost per unit in the instrument's currency, more than 0. Required when an account opens; absent in a
+    reconciliation: lots that are new here have cost the mark.
+    """
     def __init__(
         self,
         *,

@@ -131,7 +131,9 @@ class Execution(google.protobuf.message.Message):
     """What the venue said, 0 to 1000 characters. Checked, and not stored."""
     @property
     def execution_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it happened at the venue. Checked, and not stored: reports are ordered by arrival."""
+        """When it happened at the venue. A fill from before a broker's snapshot that is folded in is not booked again; without
+        a time it is booked when it arrives. Reports are ordered by arrival.
+        """
 
     def __init__(
         self,

@@ -130,7 +130,7 @@ class Instrument(google.protobuf.message.Message):
     proxy: builtins.str
     """Symbol whose history stands in where its own is too short; empty: none, and risk limits reject opening orders."""
     tradeable: builtins.bool
-    """Orders that open are refused when false; absent: true."""
+    """All orders are refused when false, reductions too: a permission is no limit; absent: true."""
     expiry_date: builtins.str
     """Last day on which it trades, YYYY-MM-DD; empty: none."""
     quantity_min: builtins.float

@@ -46,6 +46,10 @@ class _ExecutionFlagEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """More was filled than was approved."""
     EXECUTION_FLAG_LATE: _ExecutionFlag.ValueType  # 3
     """The order had already ended."""
+    EXECUTION_FLAG_IN_SNAPSHOT: _ExecutionFlag.ValueType  # 4
+    """It was executed before the broker took a snapshot that is folded in: its positions hold it, so it is recorded and
+    not booked again.
+    """
 
 class ExecutionFlag(_ExecutionFlag, metaclass=_ExecutionFlagEnumTypeWrapper):
     """Something odd about a report. Such reports are recorded all the same; a fill with a flag latches REDUCE_ONLY."""
@@ -58,6 +62,10 @@ EXECUTION_FLAG_OVERFILL: ExecutionFlag.ValueType  # 2
 """More was filled than was approved."""
 EXECUTION_FLAG_LATE: ExecutionFlag.ValueType  # 3
 """The order had already ended."""
+EXECUTION_FLAG_IN_SNAPSHOT: ExecutionFlag.ValueType  # 4
+"""It was executed before the broker took a snapshot that is folded in: its positions hold it, so it is recorded and
+not booked again.
+"""
 Global___ExecutionFlag: typing_extensions.TypeAlias = ExecutionFlag
 
 class _Severity:
@@ -223,7 +231,9 @@ class CheckOrderResponse(google.protobuf.message.Message):
     account_version: builtins.int
     """Position of the last record of the account's log that was folded in when this was decided; 0 for a dry run."""
     stop_epoch: builtins.int
-    """Control epoch it was decided under. Drop an approval whose epoch is lower than the newest seen."""
+    """Control epoch it was decided under. Drop an approval whose epoch is lower than the newest seen for its account:
+    epochs of different accounts don't compare.
+    """
     replayed: builtins.bool
     """Answered from the record of an earlier decision of the same id."""
     approval: builtins.bytes
@@ -601,7 +611,7 @@ class StopAllResponse(google.protobuf.message.Message):
     FLATTEN_ORDERS_TRUNCATED_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
     stop_epoch: builtins.int
-    """Control epoch of the stop, 1 or more: the highest over the partitions."""
+    """Control epoch of the stop, 1 or more; the highest where others changed some accounts' control meanwhile."""
     acknowledged_partitions: builtins.int
     """Partitions that acknowledged: all those in scope, 1 for one account, 64 for all."""
     open_orders_truncated: builtins.bool
@@ -715,7 +725,7 @@ class ResumeResponse(google.protobuf.message.Message):
     TRADING_STATE_FIELD_NUMBER: builtins.int
     CAUSES_FIELD_NUMBER: builtins.int
     stop_epoch: builtins.int
-    """Control epoch of the resume, 1 or more: the highest over the partitions."""
+    """Control epoch of the resume, 1 or more; the highest where others changed some accounts' control meanwhile."""
     acknowledged_partitions: builtins.int
     """Partitions that acknowledged: all those in scope."""
     trading_state: riskgateway.v1.control_pb2.TradingState.ValueType

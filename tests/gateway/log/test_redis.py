@@ -240,7 +240,13 @@ async def test_the_private_store_keeps_what_its_tier_promises(start: StartStore)
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("appendfsync", "everysec"), ("appendonly", "no"), ("maxmemory-policy", "allkeys-lru")]
+    ("setting", "value"),
+    [
+        ("appendfsync", "everysec"),
+        ("appendonly", "no"),
+        ("maxmemory-policy", "allkeys-lru"),
+        ("no-appendfsync-on-rewrite", "yes"),
+    ],
 )
 async def test_a_store_set_up_to_forget_is_refused(start: StartStore, setting: str, value: str) -> None:
     store = start()

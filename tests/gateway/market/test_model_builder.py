@@ -11,7 +11,7 @@ from engine.risk.history import PriceHistory
 from engine.risk.scenarios import Scenario
 from gateway.market.prices import sample_us_stocks
 from gateway.market.sample import sample_instruments
-from gateway.worker.model_builder import MODELS_KEPT_MAX, ModelBuilder, ModelSettings
+from gateway.worker.model_builder import MODELS_KEPT_MAX, RENEWED_AFTER_US, ModelBuilder, ModelSettings
 
 THURSDAY, FRIDAY = date(2022, 12, 22), date(2022, 12, 23)
 
@@ -64,3 +64,16 @@ def test_only_the_latest_models_are_kept(prices: PriceHistory) -> None:
         builder.build(instruments, str(number), THURSDAY, 1)
 
     assert builder.build(instruments, "0", THURSDAY, 2) is not oldest
+
+
+def test_a_model_is_built_again_when_it_is_old(prices: PriceHistory) -> None:
+    builder = ModelBuilder(prices)
+    instruments = {"KO": sample_instruments()["KO"]}
+    first = builder.build(instruments, "set", THURSDAY, 1)
+
+    young = builder.build(instruments, "set", THURSDAY, RENEWED_AFTER_US)
+    old = builder.build(instruments, "set", THURSDAY, 1 + RENEWED_AFTER_US)
+
+    assert young is first
+    assert (old.built_time_us, old.last_price_date) == (1 + RENEWED_AFTER_US, first.last_price_date)
+    assert old.hash != first.hash

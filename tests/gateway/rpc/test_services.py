@@ -1,13 +1,16 @@
 """The services over a real gRPC server, a real committer and the memory log: an order's way from the wire and back."""
 
 import asyncio
+from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # ships none
+from google.rpc import error_details_pb2
 from grpc_status.rpc_status import aio as rich
 
+from gateway.log.account_log import partition_of
+from gateway.log.memory import MemoryLog
 from gateway.rpc.convert.responses import timestamp
 from riskgateway.v1 import (
     account_pb2,
@@ -19,7 +22,17 @@ from riskgateway.v1 import (
     risk_admin_pb2,
     risk_gateway_pb2,
 )
-from tests.gateway.rpc.serving import ACCOUNT, Served, instrument, opening, order
+from tests.gateway.faults import AwayInPart
+from tests.gateway.rpc.serving import (
+    ACCOUNT,
+    Served,
+    backend_over,
+    instrument,
+    open_for_trading,
+    opening,
+    order,
+    served,
+)
 
 
 def asked(asked_order: order_pb2.Order, dry_run: bool = False) -> risk_gateway_pb2.CheckOrderRequest:
@@ -369,3 +382,38 @@ async def test_the_limits_in_force_are_told(gateway: Served, control: Served) ->
     position = own.limits[2]
     assert (position.scope, position.unit, position.limit, position.warn) == ("symbol", "quantity", 500.0, 300.0)
     assert position.action == decision_pb2.ACTION_REJECT
+
+
+async def test_a_process_that_is_still_stopping_checks_nothing(
+    memory_log: MemoryLog, store_clock: list[int], folder: Path
+) -> None:
+    """Its own stop has not reached the partition of another scope yet; what it was told must hold here at once."""
+    in_part = AwayInPart(memory_log)
+    async with (
+        backend_over(in_part, store_clock) as backend,
+        served(backend, folder, control=True) as control,
+        served(backend, folder) as gateway,
+    ):
+        await open_for_trading(control.admin, backend)
+        in_part.away = {partition_of(ACCOUNT)}
+        with pytest.raises(grpc.aio.AioRpcError) as incomplete:
+            await gateway.gateway.StopAll(risk_gateway_pb2.StopAllRequest(account=ACCOUNT))
+
+        with pytest.raises(grpc.aio.AioRpcError) as one:
+            await gateway.gateway.CheckOrder(asked(order("A")))
+        with pytest.raises(grpc.aio.AioRpcError) as many:
+            await gateway.gateway.CheckOrders(risk_gateway_pb2.CheckOrdersRequest(orders=[order("B")]))
+        in_part.away = set()
+        await asyncio.wait_for(in_part.complete.wait(), 10)
+
+    assert incomplete.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert {one.value.code(), many.value.code()} == {grpc.StatusCode.UNAVAILABLE}
+    assert "a stop is being carried out" in (one.value.details() or "")
+
+
+async def test_a_report_of_another_release_hides_no_state(gateway: Served) -> None:
+    await gateway.backend.log.bulletin.post_report(ACCOUNT, b"from the future")
+
+    state = await gateway.gateway.GetRiskState(risk_gateway_pb2.GetRiskStateRequest(account=ACCOUNT))
+
+    assert state.equity == 1_000_000.0

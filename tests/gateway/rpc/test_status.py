@@ -3,7 +3,7 @@
 import inspect
 
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships none
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from engine.facts import FactError
 from engine.instrument import InstrumentError
@@ -63,6 +63,7 @@ def test_an_unforeseen_exception_shows_an_incident_and_nothing_else() -> None:
     status = shown(KeyError("secret"))
 
     assert status.code == code_pb2.INTERNAL
+    assert "the outcome is unknown: ask again with the same id" in status.message
     assert "incident-1" in status.message
     assert "secret" not in str(status)
 

@@ -17,6 +17,7 @@ from engine.limits import Limit, ScopeKind
 from engine.order import Action, Reason
 from engine.report import RiskReport, decode_report
 from engine.risk.history import PriceHistory
+from engine.risk.scenarios import SIX_SCENARIOS
 from gateway.log.memory import MemoryLog
 from gateway.registry import register
 from gateway.worker.model_builder import ModelBuilder, ModelSettings
@@ -59,12 +60,16 @@ async def world(memory_log: MemoryLog, store_clock: list[int]) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
-async def working(world: World, roll: SessionRoll | None = None, refresh_s: float = 3600.0) -> AsyncIterator[Worker]:
-    builder = ModelBuilder(prices(), ModelSettings(lookback_days=260, unmapped="zero"))
+async def working(
+    world: World, roll: SessionRoll | None = None, refresh_s: float = 3600.0, builder: ModelBuilder | None = None
+) -> AsyncIterator[Worker]:
+    """Ends with an error if the worker did before."""
+    builder = builder or ModelBuilder(prices(), ModelSettings(lookback_days=260, unmapped="zero"))
     worker = Worker(world.log, await world.clock(), builder, refresh_s, roll)
     running = asyncio.create_task(worker.run())
     try:
         yield worker
+        assert not running.done()
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -231,6 +236,71 @@ async def test_an_account_that_nobody_can_read_does_not_end_the_worker(
         await gateway.check(buy("one", 10))
 
         await model_of(gateway, "2023-11-15")
+
+
+async def test_a_session_without_a_model_takes_none_from_the_others(world: World) -> None:
+    """No closes come before 1990: the account whose session that is gets no model, and the others keep theirs."""
+    gateway = await world.open()
+    await gateway.record(opening(), "beta", opens=True)
+    async with working(world, refresh_s=0.01):
+        await model_of(gateway, SESSION)
+        await gateway.record(session("1990-01-02"), "beta")
+        await gateway.record(session("2023-11-15"))
+
+        await model_of(gateway, "2023-11-15")
+        await gateway.check(buy("one", 10))
+        found = await report_of(gateway, lambda r: r.gross == 1_000.0)
+
+    assert found.var_95 is not None
+
+
+async def test_a_model_that_cannot_be_built_leaves_the_worker_reporting(world: World) -> None:
+    twice = ModelBuilder(prices(), ModelSettings(scenarios=(*SIX_SCENARIOS, *SIX_SCENARIOS)))
+    gateway = await world.open()
+    async with working(world, refresh_s=0.01, builder=twice):
+        found = await report_of(gateway, lambda r: r.equity == 1_000_000.0)
+
+    assert found.var_95 is None
+    assert gateway.accounts.model is None
+
+
+async def test_a_report_of_another_release_is_replaced(world: World) -> None:
+    gateway = await world.open()
+    await world.log.bulletin.post_report(ACCOUNT, b"from the future")
+
+    def readable(encoded: bytes | None) -> bool:
+        return encoded is not None and encoded != b"from the future"
+
+    with gateway.accounts.subscribe([ACCOUNT]) as subscription:
+        async with asyncio.timeout(20), working(world):
+            while not readable(gateway.accounts.report(ACCOUNT)):
+                await subscription.next(0.1)
+
+    encoded = gateway.accounts.report(ACCOUNT)
+    assert encoded is not None and decode_report(encoded).equity == 1_000_000.0
+
+
+async def test_a_model_is_renewed_within_a_session_that_lasts(world: World, store_clock: list[int]) -> None:
+    """From Friday to Monday is longer than the age a model may have."""
+    gateway = await world.open()
+    async with working(world, refresh_s=0.01):
+        await model_of(gateway, SESSION)
+        for hours in range(7, 63, 7):
+            store_clock[0] += 7 * 3600 * 1_000_000
+            await renewed(gateway, store_clock[0])
+            await world.mark("AAA", 100.0)
+            await gateway.check(buy(f"nudge {hours}"), dry_run=True)
+    gateway.accounts.quotes.offer(Quote("AAA", 100.0, 100.0, 100.0, store_clock[0]), store_clock[0])
+
+    assert (await gateway.check(buy("on Monday"))).decided.action is Action.ALLOW
+
+
+async def renewed(gateway: Gateway, now_us: int) -> None:
+    with gateway.accounts.subscribe(()) as subscription:
+        async with asyncio.timeout(20):
+            while (model := gateway.accounts.model) is None or model.built_time_us < now_us:
+                await subscription.next(0.1)
+    assert model.session_date.isoformat() == SESSION
 
 
 # -- sessions by the clock
