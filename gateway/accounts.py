@@ -27,6 +27,9 @@ LOGGER = structlog.get_logger()
 SWEEP_S = 1.0
 """A wake-up may be lost: heads and control states are compared this often."""
 
+FEW_PARTITIONS = 8
+"""Up to so many control states are read one by one; more, all in one round trip."""
+
 CONFLATE_S = 0.02
 """What one account appends within this time is read together."""
 
@@ -248,15 +251,20 @@ class Accounts:
             await self._control_woken.wait()
             self._control_woken.clear()
             try:
-                await self._refresh_control()
+                own = self._own_partitions()
+                await self._refresh_control(own if len(own) <= FEW_PARTITIONS else None)
             except StoreError as error:
                 LOGGER.warning("control states can't be read, the sweep tries again", problem=str(error))
 
-    async def _refresh_control(self) -> None:
+    def _own_partitions(self) -> set[int]:
+        """Those of the accounts that are loaded: of the others nobody here waits for news."""
+        return {partition_of(account) for account in self._committers}
+
+    async def _refresh_control(self, partitions: Collection[int] | None = None) -> None:
         """Load what new control states name before anybody is told of them, so that readers find it whole."""
-        if not await self.shelf.refresh():
+        if not await self.shelf.refresh(partitions):
             return
-        for own in {partition_of(account) for account in self._committers}:
+        for own in self._own_partitions():
             await self.shelf.in_force(own)
         self._changed_all()
 

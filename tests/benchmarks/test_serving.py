@@ -31,7 +31,7 @@ from tests.e2e.machine import ROOT, Machine
 
 FULL = os.environ.get("BENCH") == "full"
 SEQUENTIAL = 4_000 if FULL else 150
-CROWDED = 5_000 if FULL else 600  # all stay open: more would make a book that nobody has
+CROWDED = 5_000 if FULL else 600  # all open until the end: more would make a book that nobody has
 STOPS = 100 if FULL else 8
 WARM_UP = 50
 IN_FLIGHT = 64

@@ -355,6 +355,7 @@ async def test_a_stop_of_everything_and_its_resume_have_one_epoch_each(world: Wo
 
     stop = await world.stop()
     stopped_at = {stored.head.epoch for stored in await world.log.read_controls()}
+    await world.stop(scope=Scope("beta"))
     resume = await world.resume()
     resumed_at = {stored.head.epoch for stored in await world.log.read_controls()}
 
