@@ -14,10 +14,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 import structlog
 
-from engine.account import AccountState
+from engine.account import AccountState, book_key
 from engine.decide import Terms
 from engine.facts import FactError, observation, session_opened, tracked_symbols
 from engine.instrument import InstrumentSet
+from engine.limits import ScopeKind
 from engine.records import AnyRecord, Decided, PoisonRecord
 from engine.report import decode_report, encode_report, risk_report
 from engine.risk.model import RiskModel
@@ -213,7 +214,7 @@ class Worker:
             return
         instrument = terms.instruments.get(record.order.symbol)
         issuer = "" if instrument is None else instrument.issuer or instrument.symbol
-        judged = {(check.measure, check.scope) for check in record.checks if not check.reduction}
+        judged = {(c.measure, c.scope) for c in record.checks if not (c.reduction or reduces(state, record, c.scope))}
         judged |= {(measure, f"{scope} issuer:{issuer}") for measure, scope in judged}
         try:
             uses = limit_uses(state, terms, record.time_us)
@@ -268,6 +269,17 @@ class Worker:
         moved = {use.key: use.status for use in report.limits} != before
         if timed and valued is not None and (moved or state.nav_peak > committer.state.nav_peak):
             await self._append(account, _observe(self.accounts))
+
+
+def reduces(state: AccountState, record: Decided, scope: str) -> bool:
+    """Whether what was allowed truly reduces in a limit's scope. A check speaks of what was asked for: where REDUCE cut
+    an order down to the part that closes, that part passes over a bound although its check says nothing of it.
+    `state` counts the approval already."""
+    order = record.order
+    book = state.book_of(book_key(order.strategy) if scope.startswith(f"{ScopeKind.STRATEGY.value}:") else "")
+    low, high = book.interval(state.slots[order.symbol])
+    position = int(book.lots[state.slots[order.symbol]])
+    return position < 0 and high <= 0 if order.side.sign > 0 else position > 0 and low >= 0
 
 
 def _decided_under(record: Decided, terms: Terms) -> bool:
