@@ -1,11 +1,10 @@
 """Calls by hand: `buf curl` knows no .proto of ours and learns the contract by reflection, on both ports.
 
-The test exists where buf is: it comes with the lint tools, not with what running and pytest need.
+buf comes from its wheel, with what pytest needs.
 """
 
 import base64
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +19,10 @@ from tests.e2e.machine import Machine
 PACKAGE = "riskgateway.v1"
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "buf" in metafunc.fixturenames:
-        beside = Path(sys.executable).with_name("buf")
-        found = str(beside) if beside.exists() else shutil.which("buf")
-        metafunc.parametrize("buf", [found] if found else [], ids=["curl"] if found else None)
+@pytest.fixture
+def buf() -> str:
+    """Beside the interpreter: it is among the test dependencies."""
+    return str(Path(sys.executable).with_name("buf"))
 
 
 def curl(buf: str, target: str, method: str, request: dict[str, Any]) -> subprocess.CompletedProcess[str]:
