@@ -164,7 +164,7 @@ async def empty_rpc(machine: Machine) -> Line:
 
 async def bare_append(machine: Machine) -> Line:
     """One record with one fsync, as the gateway's committer sends it, by a client of the store in this process."""
-    log, record = RedisLog(machine.socket_path), encode(Latched(time_us=0, latch=PADDING))
+    log, record = RedisLog(machine.socket_path, socket_timeout_s=5.0), encode(Latched(time_us=0, latch=PADDING))
     head = Head(0, "")
 
     async def append(_: int) -> None:
