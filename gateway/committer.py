@@ -221,7 +221,7 @@ class Committer:
             except asyncio.CancelledError:
                 _fail(batch, _stopping())
                 raise
-            except Exception as error:  # outermost loop: logged, counted, fails closed
+            except Exception as error:  # outermost loop: logged, fails this account closed
                 LOGGER.exception("account could not be served", account=self.account)
                 _fail(batch, error)
                 self._forget()
