@@ -16,6 +16,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import riskgateway.v1.control_pb2
+import riskgateway.v1.decision_pb2
 import riskgateway.v1.limit_pb2
 import riskgateway.v1.order_pb2
 import riskgateway.v1.risk_pb2
@@ -175,6 +176,8 @@ class Counters(google.protobuf.message.Message):
     ACTIVE_BREACHES_FIELD_NUMBER: builtins.int
     PASSIVE_BREACHES_FIELD_NUMBER: builtins.int
     FILLS_FIELD_NUMBER: builtins.int
+    INSTRUCTIONS_OUTSTANDING_FIELD_NUMBER: builtins.int
+    INSTRUCTIONS_ESCALATED_FIELD_NUMBER: builtins.int
     allowed: builtins.int
     """Decisions that allowed the order as asked."""
     warned: builtins.int
@@ -195,6 +198,10 @@ class Counters(google.protobuf.message.Message):
     """Breaches that prices, fills out of our hands or a tightening caused, as the worker counts them since its start."""
     fills: builtins.int
     """Execution reports recorded: fills, and what else the venue did."""
+    instructions_outstanding: builtins.int
+    """Instructions to the execution engine that are not over."""
+    instructions_escalated: builtins.int
+    """Instructions that nobody answered or carried out in time, or that could not be done."""
     def __init__(
         self,
         *,
@@ -207,10 +214,176 @@ class Counters(google.protobuf.message.Message):
         active_breaches: builtins.int = ...,
         passive_breaches: builtins.int = ...,
         fills: builtins.int = ...,
+        instructions_outstanding: builtins.int = ...,
+        instructions_escalated: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["active_breaches", b"active_breaches", "allowed", b"allowed", "approvals", b"approvals", "fills", b"fills", "halted", b"halted", "passive_breaches", b"passive_breaches", "reduced", b"reduced", "rejected", b"rejected", "warned", b"warned"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_breaches", b"active_breaches", "allowed", b"allowed", "approvals", b"approvals", "fills", b"fills", "halted", b"halted", "instructions_escalated", b"instructions_escalated", "instructions_outstanding", b"instructions_outstanding", "passive_breaches", b"passive_breaches", "reduced", b"reduced", "rejected", b"rejected", "warned", b"warned"]) -> None: ...
 
 Global___Counters: typing_extensions.TypeAlias = Counters
+
+@typing.final
+class RecentDecision(google.protobuf.message.Message):
+    """A decision as a line of history. Its checks are in the log, at `sequence`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    DECIDE_TIME_FIELD_NUMBER: builtins.int
+    CLIENT_ORDER_ID_FIELD_NUMBER: builtins.int
+    STRATEGY_FIELD_NUMBER: builtins.int
+    SYMBOL_FIELD_NUMBER: builtins.int
+    SIDE_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    LIMIT_PRICE_FIELD_NUMBER: builtins.int
+    STOP_PRICE_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    ALLOWED_QUANTITY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    STOP_EPOCH_FIELD_NUMBER: builtins.int
+    sequence: builtins.int
+    """Position of the decision in the account's log, 1 or more."""
+    client_order_id: builtins.str
+    """The sender's id."""
+    strategy: builtins.str
+    """Strategy that asked; empty is the strategy without a name."""
+    symbol: builtins.str
+    """Symbol as it was asked for; it may be unknown."""
+    side: riskgateway.v1.order_pb2.Side.ValueType
+    """Side as it was asked for."""
+    quantity: builtins.float
+    """What was asked for, in units of the instrument, more than 0."""
+    limit_price: builtins.float
+    """Limit price as it was asked for, per unit in the instrument's currency; absent: none."""
+    stop_price: builtins.float
+    """Stop price as it was asked for, per unit in the instrument's currency; absent: none."""
+    action: riskgateway.v1.decision_pb2.Action.ValueType
+    """The strictest action of all armed limits."""
+    allowed_quantity: builtins.float
+    """What was approved, in units of the instrument; 0 when refused."""
+    reason: riskgateway.v1.decision_pb2.Reason.ValueType
+    """The first violated rule; REASON_NONE when allowed as asked."""
+    message: builtins.str
+    """One sentence for a person; its wording is no part of the contract."""
+    stop_epoch: builtins.int
+    """Control epoch it was decided under."""
+    @property
+    def decide_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was decided, on the store's clock."""
+
+    def __init__(
+        self,
+        *,
+        sequence: builtins.int = ...,
+        decide_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        client_order_id: builtins.str = ...,
+        strategy: builtins.str = ...,
+        symbol: builtins.str = ...,
+        side: riskgateway.v1.order_pb2.Side.ValueType = ...,
+        quantity: builtins.float = ...,
+        limit_price: builtins.float | None = ...,
+        stop_price: builtins.float | None = ...,
+        action: riskgateway.v1.decision_pb2.Action.ValueType = ...,
+        allowed_quantity: builtins.float = ...,
+        reason: riskgateway.v1.decision_pb2.Reason.ValueType = ...,
+        message: builtins.str = ...,
+        stop_epoch: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_limit_price", b"_limit_price", "_stop_price", b"_stop_price", "decide_time", b"decide_time", "limit_price", b"limit_price", "stop_price", b"stop_price"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_limit_price", b"_limit_price", "_stop_price", b"_stop_price", "action", b"action", "allowed_quantity", b"allowed_quantity", "client_order_id", b"client_order_id", "decide_time", b"decide_time", "limit_price", b"limit_price", "message", b"message", "quantity", b"quantity", "reason", b"reason", "sequence", b"sequence", "side", b"side", "stop_epoch", b"stop_epoch", "stop_price", b"stop_price", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_limit_price", b"_limit_price"]) -> typing.Literal["limit_price"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_stop_price", b"_stop_price"]) -> typing.Literal["stop_price"] | None: ...
+
+Global___RecentDecision: typing_extensions.TypeAlias = RecentDecision
+
+@typing.final
+class OutstandingInstruction(google.protobuf.message.Message):
+    """Something that the execution engine was asked to do and that is not over, as a line to be read: to do it, follow
+    StreamInstructions.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTRUCTION_ID_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    CLIENT_ORDER_ID_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    ESCALATED_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    INSTRUCT_TIME_FIELD_NUMBER: builtins.int
+    DEADLINE_TIME_FIELD_NUMBER: builtins.int
+    instruction_id: builtins.str
+    """Its id."""
+    sequence: builtins.int
+    """Position of its record in the account's log, 1 or more."""
+    kind: builtins.str
+    """"cancel", "flatten" or "cut"."""
+    client_order_id: builtins.str
+    """The order to cancel, or the gateway's own order to send."""
+    status: builtins.str
+    """What the engine has said: "unanswered", "received", "done" or "failed"."""
+    escalated: builtins.bool
+    """It was escalated: nobody did it in time, or it can't be done."""
+    reason: riskgateway.v1.decision_pb2.Reason.ValueType
+    """The rule that asks for it."""
+    message: builtins.str
+    """One sentence for a person."""
+    @property
+    def instruct_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was made, on the store's clock."""
+
+    @property
+    def deadline_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it is escalated unless something happens, on the store's clock."""
+
+    def __init__(
+        self,
+        *,
+        instruction_id: builtins.str = ...,
+        sequence: builtins.int = ...,
+        kind: builtins.str = ...,
+        client_order_id: builtins.str = ...,
+        status: builtins.str = ...,
+        escalated: builtins.bool = ...,
+        reason: riskgateway.v1.decision_pb2.Reason.ValueType = ...,
+        message: builtins.str = ...,
+        instruct_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        deadline_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deadline_time", b"deadline_time", "instruct_time", b"instruct_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["client_order_id", b"client_order_id", "deadline_time", b"deadline_time", "escalated", b"escalated", "instruct_time", b"instruct_time", "instruction_id", b"instruction_id", "kind", b"kind", "message", b"message", "reason", b"reason", "sequence", b"sequence", "status", b"status"]) -> None: ...
+
+Global___OutstandingInstruction: typing_extensions.TypeAlias = OutstandingInstruction
+
+@typing.final
+class ShadowCount(google.protobuf.message.Message):
+    """How often limits in shadow would have acted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEASURE_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    CHECKS_FIELD_NUMBER: builtins.int
+    measure: builtins.str
+    """Measure of the limits."""
+    action: riskgateway.v1.decision_pb2.Action.ValueType
+    """What they would have done with the order: WARN, REDUCE, REJECT or HALT."""
+    checks: builtins.int
+    """Checks since the account was opened, 1 or more; a decision counts once for each row."""
+    def __init__(
+        self,
+        *,
+        measure: builtins.str = ...,
+        action: riskgateway.v1.decision_pb2.Action.ValueType = ...,
+        checks: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "checks", b"checks", "measure", b"measure"]) -> None: ...
+
+Global___ShadowCount: typing_extensions.TypeAlias = ShadowCount
 
 @typing.final
 class RiskState(google.protobuf.message.Message):
@@ -250,6 +423,9 @@ class RiskState(google.protobuf.message.Message):
     MODEL_SESSION_DATE_FIELD_NUMBER: builtins.int
     SESSION_OPEN_EQUITY_FIELD_NUMBER: builtins.int
     SESSION_FLOWS_FIELD_NUMBER: builtins.int
+    RECENT_DECISIONS_FIELD_NUMBER: builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: builtins.int
+    SHADOW_BY_ACTION_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account."""
     sequence: builtins.int
@@ -330,6 +506,20 @@ class RiskState(google.protobuf.message.Message):
     def report(self) -> riskgateway.v1.risk_pb2.RiskReport:
         """The worker's latest report, with its own sequence and time; absent: none yet."""
 
+    @property
+    def recent_decisions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RecentDecision]:
+        """The latest decisions, refusals included, oldest first, at most 20. Between two states of a slow reader there may
+        have been more: `counters` has their number, the log all of them.
+        """
+
+    @property
+    def instructions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutstandingInstruction]:
+        """What the execution engine was asked to do and that is not over, oldest first, at most 100; `counters` has the number."""
+
+    @property
+    def shadow_by_action(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShadowCount]:
+        """What limits in shadow would have done, by measure and action; only what is not 0."""
+
     def __init__(
         self,
         *,
@@ -365,9 +555,12 @@ class RiskState(google.protobuf.message.Message):
         model_session_date: builtins.str = ...,
         session_open_equity: builtins.float | None = ...,
         session_flows: builtins.float = ...,
+        recent_decisions: collections.abc.Iterable[Global___RecentDecision] | None = ...,
+        instructions: collections.abc.Iterable[Global___OutstandingInstruction] | None = ...,
+        shadow_by_action: collections.abc.Iterable[Global___ShadowCount] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_drawdown", b"_drawdown", "_drawdown_session", b"_drawdown_session", "_drawdown_since_reset", b"_drawdown_since_reset", "_equity", b"_equity", "_gross_exposure", b"_gross_exposure", "_high_water_mark", b"_high_water_mark", "_nav", b"_nav", "_net_exposure", b"_net_exposure", "_session_open_equity", b"_session_open_equity", "_session_pnl", b"_session_pnl", "_unrealised_pnl", b"_unrealised_pnl", "counters", b"counters", "drawdown", b"drawdown", "drawdown_session", b"drawdown_session", "drawdown_since_reset", b"drawdown_since_reset", "equity", b"equity", "gross_exposure", b"gross_exposure", "high_water_mark", b"high_water_mark", "nav", b"nav", "net_exposure", b"net_exposure", "report", b"report", "session_open_equity", b"session_open_equity", "session_pnl", b"session_pnl", "state_time", b"state_time", "unrealised_pnl", b"unrealised_pnl"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_drawdown", b"_drawdown", "_drawdown_session", b"_drawdown_session", "_drawdown_since_reset", b"_drawdown_since_reset", "_equity", b"_equity", "_gross_exposure", b"_gross_exposure", "_high_water_mark", b"_high_water_mark", "_nav", b"_nav", "_net_exposure", b"_net_exposure", "_session_open_equity", b"_session_open_equity", "_session_pnl", b"_session_pnl", "_unrealised_pnl", b"_unrealised_pnl", "account", b"account", "base_currency", b"base_currency", "cash", b"cash", "causes", b"causes", "counters", b"counters", "drawdown", b"drawdown", "drawdown_session", b"drawdown_session", "drawdown_since_reset", b"drawdown_since_reset", "equity", b"equity", "gross_exposure", b"gross_exposure", "head_hash", b"head_hash", "high_water_mark", b"high_water_mark", "instrument_set", b"instrument_set", "limit_set", b"limit_set", "limits", b"limits", "model_session_date", b"model_session_date", "nav", b"nav", "net_exposure", b"net_exposure", "open_orders", b"open_orders", "positions", b"positions", "realised_pnl", b"realised_pnl", "report", b"report", "risk_model", b"risk_model", "sequence", b"sequence", "session_date", b"session_date", "session_flows", b"session_flows", "session_open_equity", b"session_open_equity", "session_pnl", b"session_pnl", "state_time", b"state_time", "stop_epoch", b"stop_epoch", "trading_state", b"trading_state", "unrealised_pnl", b"unrealised_pnl"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_drawdown", b"_drawdown", "_drawdown_session", b"_drawdown_session", "_drawdown_since_reset", b"_drawdown_since_reset", "_equity", b"_equity", "_gross_exposure", b"_gross_exposure", "_high_water_mark", b"_high_water_mark", "_nav", b"_nav", "_net_exposure", b"_net_exposure", "_session_open_equity", b"_session_open_equity", "_session_pnl", b"_session_pnl", "_unrealised_pnl", b"_unrealised_pnl", "account", b"account", "base_currency", b"base_currency", "cash", b"cash", "causes", b"causes", "counters", b"counters", "drawdown", b"drawdown", "drawdown_session", b"drawdown_session", "drawdown_since_reset", b"drawdown_since_reset", "equity", b"equity", "gross_exposure", b"gross_exposure", "head_hash", b"head_hash", "high_water_mark", b"high_water_mark", "instructions", b"instructions", "instrument_set", b"instrument_set", "limit_set", b"limit_set", "limits", b"limits", "model_session_date", b"model_session_date", "nav", b"nav", "net_exposure", b"net_exposure", "open_orders", b"open_orders", "positions", b"positions", "realised_pnl", b"realised_pnl", "recent_decisions", b"recent_decisions", "report", b"report", "risk_model", b"risk_model", "sequence", b"sequence", "session_date", b"session_date", "session_flows", b"session_flows", "session_open_equity", b"session_open_equity", "session_pnl", b"session_pnl", "shadow_by_action", b"shadow_by_action", "state_time", b"state_time", "stop_epoch", b"stop_epoch", "trading_state", b"trading_state", "unrealised_pnl", b"unrealised_pnl"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_drawdown", b"_drawdown"]) -> typing.Literal["drawdown"] | None: ...
     @typing.overload

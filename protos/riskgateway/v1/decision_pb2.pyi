@@ -86,7 +86,7 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     REASON_INSTRUMENT_EXPIRED: _Reason.ValueType  # 8
     """The instrument's expiry lies before the session."""
     REASON_LOT_SIZE: _Reason.ValueType  # 9
-    """The quantity is not a whole number of lots, or below the instrument's least quantity."""
+    """The quantity is not a whole number of lots."""
     REASON_TICK_SIZE: _Reason.ValueType  # 10
     """A price is not on the tick."""
     REASON_ORDER_TYPE_NOT_PERMITTED: _Reason.ValueType  # 11
@@ -96,9 +96,23 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     REASON_REDUCE_ONLY_ORDER: _Reason.ValueType  # 13
     """The order asks to reduce only, and reduces nothing."""
     REASON_REPLACED_ORDER_UNKNOWN: _Reason.ValueType  # 14
-    """The order to be replaced is not open in this account, strategy, symbol and side."""
+    """The order to be replaced is not open in this account, strategy, symbol and side, or is the gateway's own."""
+    REASON_REPLACED_ORDER_FILLED: _Reason.ValueType  # 55
+    """The order to be replaced has filled as much as the new total, or more: nothing would be left to trade. Cancel it."""
+    REASON_SHORT_SALE_UNMARKED: _Reason.ValueType  # 56
+    """The limit set wants short sales of equities marked, and with the open sells this SIDE_SELL could lead the account
+    below zero: send it as SIDE_SELL_SHORT.
+    """
     REASON_LIMIT_MISSING: _Reason.ValueType  # 15
     """A limit on size, value or position is missing for the instrument: where none reaches it, nothing trades in it."""
+    REASON_QUANTITY_MIN: _Reason.ValueType  # 39
+    """The quantity is below the instrument's `quantity_min`, and the order is no true reduction."""
+    REASON_ORDER_VALUE_MIN: _Reason.ValueType  # 40
+    """The order's value is below the limit set's `order_value_min`, and the order is no true reduction."""
+    REASON_RESTRICTED: _Reason.ValueType  # 41
+    """The instrument is on a restricted list: positions in it may be reduced, not opened."""
+    REASON_MARKET_PHASE: _Reason.ValueType  # 42
+    """The market phase of the symbol takes no such order, or no phase was told: a halt is not a stale price."""
     REASON_SESSION_MISSING: _Reason.ValueType  # 16
     """No session was opened for the account."""
     REASON_MARK_MISSING: _Reason.ValueType  # 17
@@ -119,18 +133,44 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """A held, open or ordered instrument has too little history in the risk model, and no proxy."""
     REASON_FACTOR_MISSING: _Reason.ValueType  # 25
     """No stress factor reaches a held, open or ordered instrument."""
+    REASON_BETA_MISSING: _Reason.ValueType  # 43
+    """A held, open or ordered instrument has no beta, neither its own nor one in the risk model."""
+    REASON_AVERAGE_DAILY_QUANTITY_MISSING: _Reason.ValueType  # 44
+    """The instrument has no average daily quantity to take a share of."""
     REASON_MEASURE_NOT_FINITE: _Reason.ValueType  # 26
     """A measure came out as NaN or infinite."""
     REASON_ORDER_RATE: _Reason.ValueType  # 27
     """Too many orders in a rate window; attempts that were refused count."""
+    REASON_DUPLICATE_ORDER: _Reason.ValueType  # 45
+    """The same order was approved under another id within the window, as often as is allowed."""
+    REASON_OPEN_ORDERS: _Reason.ValueType  # 46
+    """Too many open orders, those in flight counted."""
     REASON_ORDER_QUANTITY: _Reason.ValueType  # 28
     """The order's quantity is over its limit."""
     REASON_ORDER_VALUE: _Reason.ValueType  # 29
     """The order's value at its worst price is over its limit."""
+    REASON_PRICE_COLLAR: _Reason.ValueType  # 47
+    """The price is too far beyond the market on the side that fills at once."""
+    REASON_PRICE_COLLAR_PASSIVE: _Reason.ValueType  # 48
+    """The price is too far from the market on the side that rests."""
+    REASON_ADV_SHARE: _Reason.ValueType  # 49
+    """The order's quantity is too large a share of the average daily quantity."""
+    REASON_TRADED_QUANTITY: _Reason.ValueType  # 50
+    """The quantity traded in the session, open orders counted, is over its limit."""
+    REASON_TRADED_VALUE: _Reason.ValueType  # 51
+    """The value traded in the session, open orders counted, is over its limit."""
     REASON_POSITION: _Reason.ValueType  # 30
     """The position at its worst end, open orders counted, is over its limit."""
+    REASON_SHORT_POSITION: _Reason.ValueType  # 57
+    """With the open sells the order could sell more short than its locate allows."""
+    REASON_OPEN_POSITIONS: _Reason.ValueType  # 52
+    """Too many symbols with a position or an open order."""
     REASON_GROSS_EXPOSURE: _Reason.ValueType  # 31
     """Gross exposure, open orders counted at their worst, is over its limit."""
+    REASON_NET_EXPOSURE: _Reason.ValueType  # 53
+    """Net exposure at the worse end of the open orders is over its limit."""
+    REASON_BETA_EXPOSURE: _Reason.ValueType  # 54
+    """Beta-weighted net exposure at the worse end of the open orders is over its limit."""
     REASON_CONCENTRATION: _Reason.ValueType  # 32
     """The exposure to one issuer, as a share of equity, is over its limit."""
     REASON_LEVERAGE: _Reason.ValueType  # 33
@@ -147,7 +187,9 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """A measure is past its bound already, only what lowers it may pass, and the order doesn't."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
-    """The first violated rule. Where several are violated the one that stands first here is named."""
+    """The first violated rule. Where several are violated the one that stands first here is named; the numbers say nothing
+    of that.
+    """
 
 REASON_UNSPECIFIED: Reason.ValueType  # 0
 """Never sent by a server."""
@@ -170,7 +212,7 @@ REASON_INSTRUMENT_NOT_PERMITTED: Reason.ValueType  # 7
 REASON_INSTRUMENT_EXPIRED: Reason.ValueType  # 8
 """The instrument's expiry lies before the session."""
 REASON_LOT_SIZE: Reason.ValueType  # 9
-"""The quantity is not a whole number of lots, or below the instrument's least quantity."""
+"""The quantity is not a whole number of lots."""
 REASON_TICK_SIZE: Reason.ValueType  # 10
 """A price is not on the tick."""
 REASON_ORDER_TYPE_NOT_PERMITTED: Reason.ValueType  # 11
@@ -180,9 +222,23 @@ REASON_TIME_IN_FORCE_NOT_PERMITTED: Reason.ValueType  # 12
 REASON_REDUCE_ONLY_ORDER: Reason.ValueType  # 13
 """The order asks to reduce only, and reduces nothing."""
 REASON_REPLACED_ORDER_UNKNOWN: Reason.ValueType  # 14
-"""The order to be replaced is not open in this account, strategy, symbol and side."""
+"""The order to be replaced is not open in this account, strategy, symbol and side, or is the gateway's own."""
+REASON_REPLACED_ORDER_FILLED: Reason.ValueType  # 55
+"""The order to be replaced has filled as much as the new total, or more: nothing would be left to trade. Cancel it."""
+REASON_SHORT_SALE_UNMARKED: Reason.ValueType  # 56
+"""The limit set wants short sales of equities marked, and with the open sells this SIDE_SELL could lead the account
+below zero: send it as SIDE_SELL_SHORT.
+"""
 REASON_LIMIT_MISSING: Reason.ValueType  # 15
 """A limit on size, value or position is missing for the instrument: where none reaches it, nothing trades in it."""
+REASON_QUANTITY_MIN: Reason.ValueType  # 39
+"""The quantity is below the instrument's `quantity_min`, and the order is no true reduction."""
+REASON_ORDER_VALUE_MIN: Reason.ValueType  # 40
+"""The order's value is below the limit set's `order_value_min`, and the order is no true reduction."""
+REASON_RESTRICTED: Reason.ValueType  # 41
+"""The instrument is on a restricted list: positions in it may be reduced, not opened."""
+REASON_MARKET_PHASE: Reason.ValueType  # 42
+"""The market phase of the symbol takes no such order, or no phase was told: a halt is not a stale price."""
 REASON_SESSION_MISSING: Reason.ValueType  # 16
 """No session was opened for the account."""
 REASON_MARK_MISSING: Reason.ValueType  # 17
@@ -203,18 +259,44 @@ REASON_HISTORY_MISSING: Reason.ValueType  # 24
 """A held, open or ordered instrument has too little history in the risk model, and no proxy."""
 REASON_FACTOR_MISSING: Reason.ValueType  # 25
 """No stress factor reaches a held, open or ordered instrument."""
+REASON_BETA_MISSING: Reason.ValueType  # 43
+"""A held, open or ordered instrument has no beta, neither its own nor one in the risk model."""
+REASON_AVERAGE_DAILY_QUANTITY_MISSING: Reason.ValueType  # 44
+"""The instrument has no average daily quantity to take a share of."""
 REASON_MEASURE_NOT_FINITE: Reason.ValueType  # 26
 """A measure came out as NaN or infinite."""
 REASON_ORDER_RATE: Reason.ValueType  # 27
 """Too many orders in a rate window; attempts that were refused count."""
+REASON_DUPLICATE_ORDER: Reason.ValueType  # 45
+"""The same order was approved under another id within the window, as often as is allowed."""
+REASON_OPEN_ORDERS: Reason.ValueType  # 46
+"""Too many open orders, those in flight counted."""
 REASON_ORDER_QUANTITY: Reason.ValueType  # 28
 """The order's quantity is over its limit."""
 REASON_ORDER_VALUE: Reason.ValueType  # 29
 """The order's value at its worst price is over its limit."""
+REASON_PRICE_COLLAR: Reason.ValueType  # 47
+"""The price is too far beyond the market on the side that fills at once."""
+REASON_PRICE_COLLAR_PASSIVE: Reason.ValueType  # 48
+"""The price is too far from the market on the side that rests."""
+REASON_ADV_SHARE: Reason.ValueType  # 49
+"""The order's quantity is too large a share of the average daily quantity."""
+REASON_TRADED_QUANTITY: Reason.ValueType  # 50
+"""The quantity traded in the session, open orders counted, is over its limit."""
+REASON_TRADED_VALUE: Reason.ValueType  # 51
+"""The value traded in the session, open orders counted, is over its limit."""
 REASON_POSITION: Reason.ValueType  # 30
 """The position at its worst end, open orders counted, is over its limit."""
+REASON_SHORT_POSITION: Reason.ValueType  # 57
+"""With the open sells the order could sell more short than its locate allows."""
+REASON_OPEN_POSITIONS: Reason.ValueType  # 52
+"""Too many symbols with a position or an open order."""
 REASON_GROSS_EXPOSURE: Reason.ValueType  # 31
 """Gross exposure, open orders counted at their worst, is over its limit."""
+REASON_NET_EXPOSURE: Reason.ValueType  # 53
+"""Net exposure at the worse end of the open orders is over its limit."""
+REASON_BETA_EXPOSURE: Reason.ValueType  # 54
+"""Beta-weighted net exposure at the worse end of the open orders is over its limit."""
 REASON_CONCENTRATION: Reason.ValueType  # 32
 """The exposure to one issuer, as a share of equity, is over its limit."""
 REASON_LEVERAGE: Reason.ValueType  # 33
@@ -293,8 +375,8 @@ class CheckResult(google.protobuf.message.Message):
     level.
     """
     unit: builtins.str
-    """Unit of the four values: "quantity", "orders", "seconds", "ratio" (of equity, or of a price), or a currency code for
-    money.
+    """Unit of the four values: "quantity", "orders", "count", "rule" (1: violated, 0: kept), "seconds", "ratio" (of equity,
+    of a price or of a day's quantity), or a currency code for money.
     """
     utilization: builtins.float
     """after / limit as a ratio, 1 at the limit; absent: cannot be computed. Negative where the measure is."""

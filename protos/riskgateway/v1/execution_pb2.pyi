@@ -117,7 +117,8 @@ class Execution(google.protobuf.message.Message):
     """Price of this fill per unit in the instrument's currency, more than 0; read for FILL only."""
     cumulative_quantity: builtins.float
     """Filled so far in total, in units of the instrument, 0 or more. 0 in a FILL means not told: `last_quantity` is
-    added.
+    added. Of an order that replaced another in one step (Instrument.replaces_atomically) it counts that one's fills too,
+    as FIX does; of any other only its own.
     """
     leaves_quantity: builtins.float
     """What the venue says is left, in units of the instrument, 0 or more; absent: not told. Checked, and not stored."""

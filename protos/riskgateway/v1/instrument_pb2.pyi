@@ -64,6 +64,46 @@ ASSET_CLASS_CREDIT: AssetClass.ValueType  # 6
 """Credit, stressed by its spread duration."""
 Global___AssetClass: typing_extensions.TypeAlias = AssetClass
 
+class _MarketPhase:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _MarketPhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_MarketPhase.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    MARKET_PHASE_UNSPECIFIED: _MarketPhase.ValueType  # 0
+    """Not told; limits on the market phase refuse opening orders."""
+    MARKET_PHASE_PRE_OPEN: _MarketPhase.ValueType  # 1
+    """Orders are collected before the opening auction."""
+    MARKET_PHASE_OPENING_AUCTION: _MarketPhase.ValueType  # 2
+    """The opening auction."""
+    MARKET_PHASE_CONTINUOUS: _MarketPhase.ValueType  # 3
+    """Orders are matched as they come."""
+    MARKET_PHASE_CLOSING_AUCTION: _MarketPhase.ValueType  # 4
+    """The closing auction."""
+    MARKET_PHASE_HALTED: _MarketPhase.ValueType  # 5
+    """Trading is suspended."""
+    MARKET_PHASE_CLOSED: _MarketPhase.ValueType  # 6
+    """Outside trading hours."""
+
+class MarketPhase(_MarketPhase, metaclass=_MarketPhaseEnumTypeWrapper):
+    """What a market does with orders in an instrument now. A halt is not a stale price: it is told, not guessed from silence."""
+
+MARKET_PHASE_UNSPECIFIED: MarketPhase.ValueType  # 0
+"""Not told; limits on the market phase refuse opening orders."""
+MARKET_PHASE_PRE_OPEN: MarketPhase.ValueType  # 1
+"""Orders are collected before the opening auction."""
+MARKET_PHASE_OPENING_AUCTION: MarketPhase.ValueType  # 2
+"""The opening auction."""
+MARKET_PHASE_CONTINUOUS: MarketPhase.ValueType  # 3
+"""Orders are matched as they come."""
+MARKET_PHASE_CLOSING_AUCTION: MarketPhase.ValueType  # 4
+"""The closing auction."""
+MARKET_PHASE_HALTED: MarketPhase.ValueType  # 5
+"""Trading is suspended."""
+MARKET_PHASE_CLOSED: MarketPhase.ValueType  # 6
+"""Outside trading hours."""
+Global___MarketPhase: typing_extensions.TypeAlias = MarketPhase
+
 @typing.final
 class Instrument(google.protobuf.message.Message):
     """Something that can be traded."""
@@ -103,6 +143,9 @@ class Instrument(google.protobuf.message.Message):
     TRADEABLE_FIELD_NUMBER: builtins.int
     EXPIRY_DATE_FIELD_NUMBER: builtins.int
     QUANTITY_MIN_FIELD_NUMBER: builtins.int
+    AVERAGE_DAILY_QUANTITY_FIELD_NUMBER: builtins.int
+    BETA_FIELD_NUMBER: builtins.int
+    REPLACES_ATOMICALLY_FIELD_NUMBER: builtins.int
     symbol: builtins.str
     """Its name, 1 to 64 characters, unique."""
     asset_class: Global___AssetClass.ValueType
@@ -135,6 +178,16 @@ class Instrument(google.protobuf.message.Message):
     """Last day on which it trades, YYYY-MM-DD; empty: none."""
     quantity_min: builtins.float
     """Least quantity of an order, in units, 0 or more; 0: one lot. True reductions are exempt."""
+    average_daily_quantity: builtins.float
+    """Average daily quantity over the usual window of days, in units, 0 or more; 0: not told, and limits on a share of it
+    reject opening orders.
+    """
+    beta: builtins.float
+    """Beta to the index that beta exposure is counted in, any sign; absent: the risk model's."""
+    replaces_atomically: builtins.bool
+    """Whether its venue replaces an order in one step, so that the old and the new one are never both there (FIX cancel and
+    replace). Then what both can fill is reserved once, else one beside the other. Absent: false, which is always safe.
+    """
     @property
     def factors(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Sensitivity to stress factors by name, which wins over the lookup by name and by asset class; 1 follows one to one."""
@@ -159,9 +212,14 @@ class Instrument(google.protobuf.message.Message):
         tradeable: builtins.bool | None = ...,
         expiry_date: builtins.str = ...,
         quantity_min: builtins.float = ...,
+        average_daily_quantity: builtins.float = ...,
+        beta: builtins.float | None = ...,
+        replaces_atomically: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_multiplier", b"_multiplier", "_tradeable", b"_tradeable", "multiplier", b"multiplier", "tradeable", b"tradeable"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_multiplier", b"_multiplier", "_tradeable", b"_tradeable", "asset_class", b"asset_class", "currency", b"currency", "duration", b"duration", "expiry_date", b"expiry_date", "factors", b"factors", "issuer", b"issuer", "lot_size", b"lot_size", "multiplier", b"multiplier", "proxy", b"proxy", "quantity_min", b"quantity_min", "sector", b"sector", "spread", b"spread", "spread_duration", b"spread_duration", "symbol", b"symbol", "tick_size", b"tick_size", "tradeable", b"tradeable", "underlying", b"underlying"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_beta", b"_beta", "_multiplier", b"_multiplier", "_tradeable", b"_tradeable", "beta", b"beta", "multiplier", b"multiplier", "tradeable", b"tradeable"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_beta", b"_beta", "_multiplier", b"_multiplier", "_tradeable", b"_tradeable", "asset_class", b"asset_class", "average_daily_quantity", b"average_daily_quantity", "beta", b"beta", "currency", b"currency", "duration", b"duration", "expiry_date", b"expiry_date", "factors", b"factors", "issuer", b"issuer", "lot_size", b"lot_size", "multiplier", b"multiplier", "proxy", b"proxy", "quantity_min", b"quantity_min", "replaces_atomically", b"replaces_atomically", "sector", b"sector", "spread", b"spread", "spread_duration", b"spread_duration", "symbol", b"symbol", "tick_size", b"tick_size", "tradeable", b"tradeable", "underlying", b"underlying"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_beta", b"_beta"]) -> typing.Literal["beta"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_multiplier", b"_multiplier"]) -> typing.Literal["multiplier"] | None: ...
     @typing.overload
@@ -180,6 +238,7 @@ class Mark(google.protobuf.message.Message):
     ASK_FIELD_NUMBER: builtins.int
     LAST_FIELD_NUMBER: builtins.int
     MARK_TIME_FIELD_NUMBER: builtins.int
+    PHASE_FIELD_NUMBER: builtins.int
     symbol: builtins.str
     """Symbol of an instrument, or a pair of currencies such as "EURUSD": dollars per euro."""
     bid: builtins.float
@@ -188,6 +247,10 @@ class Mark(google.protobuf.message.Message):
     """Best ask in the instrument's currency per unit; absent: none."""
     last: builtins.float
     """Last trade in the instrument's currency per unit; absent: none."""
+    phase: Global___MarketPhase.ValueType
+    """What the market does with orders in it now. Each mark tells it anew: one without takes back what was told before.
+    A value that this server does not know: the mark is refused.
+    """
     @property
     def mark_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the source saw it, required. Ages are judged from it on the store's clock: one more than a second ahead of
@@ -202,9 +265,10 @@ class Mark(google.protobuf.message.Message):
         ask: builtins.float | None = ...,
         last: builtins.float | None = ...,
         mark_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        phase: Global___MarketPhase.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_ask", b"_ask", "_bid", b"_bid", "_last", b"_last", "ask", b"ask", "bid", b"bid", "last", b"last", "mark_time", b"mark_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ask", b"_ask", "_bid", b"_bid", "_last", b"_last", "ask", b"ask", "bid", b"bid", "last", b"last", "mark_time", b"mark_time", "symbol", b"symbol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_ask", b"_ask", "_bid", b"_bid", "_last", b"_last", "ask", b"ask", "bid", b"bid", "last", b"last", "mark_time", b"mark_time", "phase", b"phase", "symbol", b"symbol"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ask", b"_ask"]) -> typing.Literal["ask"] | None: ...
     @typing.overload

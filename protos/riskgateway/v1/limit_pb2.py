@@ -26,25 +26,28 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from riskgateway.v1 import control_pb2 as riskgateway_dot_v1_dot_control__pb2
 from riskgateway.v1 import decision_pb2 as riskgateway_dot_v1_dot_decision__pb2
+from riskgateway.v1 import order_pb2 as riskgateway_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ariskgateway/v1/limit.proto\x12\x0eriskgateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1criskgateway/v1/control.proto\x1a\x1driskgateway/v1/decision.proto\"\xe9\x02\n\x05Limit\x12\x0f\n\x07measure\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12\r\n\x05match\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x04 \x01(\t\x12\x12\n\x05limit\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04warn\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04unit\x18\x07 \x01(\t\x12&\n\x06\x61\x63tion\x18\x08 \x01(\x0e\x32\x16.riskgateway.v1.Action\x12)\n\x06window\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\nhalt_state\x18\n \x01(\x0e\x32\x1c.riskgateway.v1.TradingState\x12\'\n\x04mode\x18\x0b \x01(\x0e\x32\x19.riskgateway.v1.LimitMode\x12\x1c\n\x14open_orders_excluded\x18\x0c \x01(\x08\x12\x0c\n\x04note\x18\r \x01(\tB\x08\n\x06_limitB\x07\n\x05_warn\"\xe8\x02\n\x08LimitUse\x12\x0f\n\x07measure\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04warn\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05limit\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x0c\n\x04unit\x18\x06 \x01(\t\x12\x18\n\x0butilization\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x15\n\x08headroom\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12+\n\x06status\x18\t \x01(\x0e\x32\x1b.riskgateway.v1.LimitStatus\x12\x13\n\x0bunevaluable\x18\n \x01(\x08\x12\x0f\n\x07message\x18\x0b \x01(\t\x12\x0c\n\x04hard\x18\x0c \x01(\x08\x12\'\n\x04mode\x18\r \x01(\x0e\x32\x19.riskgateway.v1.LimitModeB\x08\n\x06_valueB\x07\n\x05_warnB\x08\n\x06_limitB\x0e\n\x0c_utilizationB\x0b\n\t_headroom\"=\n\nAllocation\x12\x0f\n\x07measure\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\r\n\x05share\x18\x03 \x01(\x01\"\xae\x01\n\nTightening\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07measure\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x04 \x01(\x01\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*W\n\tLimitMode\x12\x1a\n\x16LIMIT_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13LIMIT_MODE_ENFORCED\x10\x01\x12\x15\n\x11LIMIT_MODE_SHADOW\x10\x02*\x92\x01\n\x0bLimitStatus\x12\x1c\n\x18LIMIT_STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fLIMIT_STATUS_OK\x10\x01\x12\x17\n\x13LIMIT_STATUS_WARNED\x10\x02\x12\x19\n\x15LIMIT_STATUS_BREACHED\x10\x03\x12\x1c\n\x18LIMIT_STATUS_UNEVALUABLE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ariskgateway/v1/limit.proto\x12\x0eriskgateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1criskgateway/v1/control.proto\x1a\x1driskgateway/v1/decision.proto\x1a\x1ariskgateway/v1/order.proto\"\xe9\x02\n\x05Limit\x12\x0f\n\x07measure\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12\r\n\x05match\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x04 \x01(\t\x12\x12\n\x05limit\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04warn\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04unit\x18\x07 \x01(\t\x12&\n\x06\x61\x63tion\x18\x08 \x01(\x0e\x32\x16.riskgateway.v1.Action\x12)\n\x06window\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\nhalt_state\x18\n \x01(\x0e\x32\x1c.riskgateway.v1.TradingState\x12\'\n\x04mode\x18\x0b \x01(\x0e\x32\x19.riskgateway.v1.LimitMode\x12\x1c\n\x14open_orders_excluded\x18\x0c \x01(\x08\x12\x0c\n\x04note\x18\r \x01(\tB\x08\n\x06_limitB\x07\n\x05_warn\"\xab\x03\n\x0bLimitPolicy\x12.\n\x0border_types\x18\x01 \x03(\x0e\x32\x19.riskgateway.v1.OrderType\x12\x33\n\x0etimes_in_force\x18\x02 \x03(\x0e\x32\x1b.riskgateway.v1.TimeInForce\x12\x17\n\x0fmarket_slippage\x18\x03 \x01(\x01\x12/\n\x0cmark_age_max\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11valid_for_default\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmodel_age_max\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x18model_price_lag_days_max\x18\x07 \x01(\x05\x12\x1e\n\x16model_lag_sessions_max\x18\x08 \x01(\x05\x12\x17\n\x0forder_value_min\x18\t \x01(\x01\x12\x0e\n\x06grades\x18\n \x03(\x01\x12\x1a\n\x12short_sales_marked\x18\x0b \x01(\x08\"\xe8\x02\n\x08LimitUse\x12\x0f\n\x07measure\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04warn\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05limit\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x0c\n\x04unit\x18\x06 \x01(\t\x12\x18\n\x0butilization\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x15\n\x08headroom\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12+\n\x06status\x18\t \x01(\x0e\x32\x1b.riskgateway.v1.LimitStatus\x12\x13\n\x0bunevaluable\x18\n \x01(\x08\x12\x0f\n\x07message\x18\x0b \x01(\t\x12\x0c\n\x04hard\x18\x0c \x01(\x08\x12\'\n\x04mode\x18\r \x01(\x0e\x32\x19.riskgateway.v1.LimitModeB\x08\n\x06_valueB\x07\n\x05_warnB\x08\n\x06_limitB\x0e\n\x0c_utilizationB\x0b\n\t_headroom\"=\n\nAllocation\x12\x0f\n\x07measure\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\r\n\x05share\x18\x03 \x01(\x01\"\xae\x01\n\nTightening\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07measure\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x04 \x01(\x01\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*W\n\tLimitMode\x12\x1a\n\x16LIMIT_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13LIMIT_MODE_ENFORCED\x10\x01\x12\x15\n\x11LIMIT_MODE_SHADOW\x10\x02*\x92\x01\n\x0bLimitStatus\x12\x1c\n\x18LIMIT_STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fLIMIT_STATUS_OK\x10\x01\x12\x17\n\x13LIMIT_STATUS_WARNED\x10\x02\x12\x19\n\x15LIMIT_STATUS_BREACHED\x10\x03\x12\x1c\n\x18LIMIT_STATUS_UNEVALUABLE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'riskgateway.v1.limit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LIMITMODE']._serialized_start=1139
-  _globals['_LIMITMODE']._serialized_end=1226
-  _globals['_LIMITSTATUS']._serialized_start=1229
-  _globals['_LIMITSTATUS']._serialized_end=1375
-  _globals['_LIMIT']._serialized_start=173
-  _globals['_LIMIT']._serialized_end=534
-  _globals['_LIMITUSE']._serialized_start=537
-  _globals['_LIMITUSE']._serialized_end=897
-  _globals['_ALLOCATION']._serialized_start=899
-  _globals['_ALLOCATION']._serialized_end=960
-  _globals['_TIGHTENING']._serialized_start=963
-  _globals['_TIGHTENING']._serialized_end=1137
+  _globals['_LIMITMODE']._serialized_start=1597
+  _globals['_LIMITMODE']._serialized_end=1684
+  _globals['_LIMITSTATUS']._serialized_start=1687
+  _globals['_LIMITSTATUS']._serialized_end=1833
+  _globals['_LIMIT']._serialized_start=201
+  _globals['_LIMIT']._serialized_end=562
+  _globals['_LIMITPOLICY']._serialized_start=565
+  _globals['_LIMITPOLICY']._serialized_end=992
+  _globals['_LIMITUSE']._serialized_start=995
+  _globals['_LIMITUSE']._serialized_end=1355
+  _globals['_ALLOCATION']._serialized_start=1357
+  _globals['_ALLOCATION']._serialized_end=1418
+  _globals['_TIGHTENING']._serialized_start=1421
+  _globals['_TIGHTENING']._serialized_end=1595
 # @@protoc_insertion_point(module_scope)

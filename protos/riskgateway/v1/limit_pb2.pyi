@@ -17,6 +17,7 @@ import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import riskgateway.v1.control_pb2
 import riskgateway.v1.decision_pb2
+import riskgateway.v1.order_pb2
 import sys
 import typing
 
@@ -113,19 +114,22 @@ class Limit(google.protobuf.message.Message):
     account: builtins.str
     """Account it applies to; empty or "*": each account by itself, unless a row names it."""
     limit: builtins.float
-    """The bound, in `unit`: within while value <= limit. Absent: the row only warns."""
+    """The bound, in `unit`: within while value <= limit. Absent: the row only warns, from `warn` on, which is required
+    then, with action WARN; where a value is shown against such a row, `warn` stands as its bound too.
+    """
     warn: builtins.float
     """The warning level, in `unit`, at most `limit`: warned while value >= warn. Absent: none."""
     unit: builtins.str
     """Unit of both: "quantity", "money" (the account's base currency), "equity" (a share of it, 0.2 is 20 %), "fraction"
-    (of a price), "orders" or "seconds". Empty: the measure's own.
+    (of a price, or of a day's quantity), "orders" (within a window), "count", "rule" (1: violated, 0: kept; its bound is
+    0) or "seconds". Empty: the measure's own.
     """
     action: riskgateway.v1.decision_pb2.Action.ValueType
     """What happens past the bound: WARN, REDUCE, REJECT or HALT."""
     halt_state: riskgateway.v1.control_pb2.TradingState.ValueType
     """For HALT: the trading state that its scope is latched to. Unspecified: REDUCE_ONLY."""
     mode: Global___LimitMode.ValueType
-    """Whether it acts."""
+    """Whether it acts. A row in shadow takes the place of none that acts: both may stand side by side."""
     open_orders_excluded: builtins.bool
     """Leave open orders out of the measure. Only with action WARN, else INVALID_ARGUMENT."""
     note: builtins.str
@@ -161,6 +165,81 @@ class Limit(google.protobuf.message.Message):
 Global___Limit: typing_extensions.TypeAlias = Limit
 
 @typing.final
+class LimitPolicy(google.protobuf.message.Message):
+    """What a limit set says beside its rows."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ORDER_TYPES_FIELD_NUMBER: builtins.int
+    TIMES_IN_FORCE_FIELD_NUMBER: builtins.int
+    MARKET_SLIPPAGE_FIELD_NUMBER: builtins.int
+    MARK_AGE_MAX_FIELD_NUMBER: builtins.int
+    VALID_FOR_DEFAULT_FIELD_NUMBER: builtins.int
+    MODEL_AGE_MAX_FIELD_NUMBER: builtins.int
+    MODEL_PRICE_LAG_DAYS_MAX_FIELD_NUMBER: builtins.int
+    MODEL_LAG_SESSIONS_MAX_FIELD_NUMBER: builtins.int
+    ORDER_VALUE_MIN_FIELD_NUMBER: builtins.int
+    GRADES_FIELD_NUMBER: builtins.int
+    SHORT_SALES_MARKED_FIELD_NUMBER: builtins.int
+    market_slippage: builtins.float
+    """A market buy is valued at ask x (1 + this), a decimal share, 0 or more."""
+    model_price_lag_days_max: builtins.int
+    """Calendar days that the newest close in the risk model may lie before the session, 0 or more."""
+    model_lag_sessions_max: builtins.int
+    """Sessions that an account may be ahead of the risk model's, 0 or more."""
+    order_value_min: builtins.float
+    """Least value of an order in the account's base currency, at its limit or stop price, else at the mark; 0: none. True
+    reductions are exempt.
+    """
+    short_sales_marked: builtins.bool
+    """Whether a SIDE_SELL of an equity that could lead the account below zero, once the open sells have filled, is refused
+    unless it is marked SIDE_SELL_SHORT.
+    """
+    @property
+    def order_types(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[riskgateway.v1.order_pb2.OrderType.ValueType]:
+        """Order types permitted."""
+
+    @property
+    def times_in_force(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[riskgateway.v1.order_pb2.TimeInForce.ValueType]:
+        """Times in force permitted."""
+
+    @property
+    def mark_age_max(self) -> google.protobuf.duration_pb2.Duration:
+        """Bound of the mark_age limit that is implied for every account without one."""
+
+    @property
+    def valid_for_default(self) -> google.protobuf.duration_pb2.Duration:
+        """How long an approval holds whose order does not say; absent: it never expires."""
+
+    @property
+    def model_age_max(self) -> google.protobuf.duration_pb2.Duration:
+        """A risk model built longer ago than this decides nothing but true reductions."""
+
+    @property
+    def grades(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Shares of a bound at which its use is told to a person, rising, each more than 0; empty: none is."""
+
+    def __init__(
+        self,
+        *,
+        order_types: collections.abc.Iterable[riskgateway.v1.order_pb2.OrderType.ValueType] | None = ...,
+        times_in_force: collections.abc.Iterable[riskgateway.v1.order_pb2.TimeInForce.ValueType] | None = ...,
+        market_slippage: builtins.float = ...,
+        mark_age_max: google.protobuf.duration_pb2.Duration | None = ...,
+        valid_for_default: google.protobuf.duration_pb2.Duration | None = ...,
+        model_age_max: google.protobuf.duration_pb2.Duration | None = ...,
+        model_price_lag_days_max: builtins.int = ...,
+        model_lag_sessions_max: builtins.int = ...,
+        order_value_min: builtins.float = ...,
+        grades: collections.abc.Iterable[builtins.float] | None = ...,
+        short_sales_marked: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["mark_age_max", b"mark_age_max", "model_age_max", b"model_age_max", "valid_for_default", b"valid_for_default"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["grades", b"grades", "mark_age_max", b"mark_age_max", "market_slippage", b"market_slippage", "model_age_max", b"model_age_max", "model_lag_sessions_max", b"model_lag_sessions_max", "model_price_lag_days_max", b"model_price_lag_days_max", "order_types", b"order_types", "order_value_min", b"order_value_min", "short_sales_marked", b"short_sales_marked", "times_in_force", b"times_in_force", "valid_for_default", b"valid_for_default"]) -> None: ...
+
+Global___LimitPolicy: typing_extensions.TypeAlias = LimitPolicy
+
+@typing.final
 class LimitUse(google.protobuf.message.Message):
     """How much of a limit is used now, open orders counted at their worst."""
 
@@ -190,7 +269,7 @@ class LimitUse(google.protobuf.message.Message):
     limit: builtins.float
     """The bound in `unit`, tightenings applied; absent: none."""
     unit: builtins.str
-    """Unit: "quantity", "orders", "seconds", "ratio" (of equity), or a currency code for money."""
+    """Unit: "quantity", "orders", "count", "rule", "seconds", "ratio" (of equity), or a currency code for money."""
     utilization: builtins.float
     """value / limit as a ratio, 1 at the limit; absent: cannot be computed."""
     headroom: builtins.float

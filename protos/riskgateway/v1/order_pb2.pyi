@@ -108,7 +108,10 @@ class _TimeInForceEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """In the closing auction only."""
 
 class TimeInForce(_TimeInForce, metaclass=_TimeInForceEnumTypeWrapper):
-    """How long an order lives at the venue. The gateway never ends a working order by itself: only a report does."""
+    """How long an order lives at the venue. The gateway never ends a working order by itself, DAY orders neither: only a
+    report or a broker's snapshot does. An approval that nobody reported becomes suspect once its session is over, unless
+    it is GTC or GTD.
+    """
 
 TIME_IN_FORCE_UNSPECIFIED: TimeInForce.ValueType  # 0
 """Not given: INVALID_ARGUMENT on input."""
@@ -145,7 +148,7 @@ class _OpenOrderStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     OPEN_ORDER_STATE_CANCEL_REQUESTED: _OpenOrderState.ValueType  # 4
     """A cancel was asked for and not confirmed; it may still fill."""
     OPEN_ORDER_STATE_SUSPECT: _OpenOrderState.ValueType  # 5
-    """Its approval expired and nothing was ever reported: still counted."""
+    """Its approval expired, or the session ended that it was for, and nothing was ever reported: still counted."""
 
 class OpenOrderState(_OpenOrderState, metaclass=_OpenOrderStateEnumTypeWrapper):
     """Where an open order stands. Every one of these states holds its reservation."""
@@ -161,7 +164,7 @@ OPEN_ORDER_STATE_PARTIAL: OpenOrderState.ValueType  # 3
 OPEN_ORDER_STATE_CANCEL_REQUESTED: OpenOrderState.ValueType  # 4
 """A cancel was asked for and not confirmed; it may still fill."""
 OPEN_ORDER_STATE_SUSPECT: OpenOrderState.ValueType  # 5
-"""Its approval expired and nothing was ever reported: still counted."""
+"""Its approval expired, or the session ended that it was for, and nothing was ever reported: still counted."""
 Global___OpenOrderState: typing_extensions.TypeAlias = OpenOrderState
 
 @typing.final
@@ -222,7 +225,12 @@ class Order(google.protobuf.message.Message):
     """
     replaces_client_order_id: builtins.str
     """Client order id of the open order in the same account, strategy, symbol and side that this one replaces; empty:
-    none; never its own. Both are reserved, one beside the other, until the old one is reported to have ended.
+    none; never its own. `quantity` is then the new total: what the replaced order, and those that it replaced in its
+    turn, have filled is part of it, and what the engine sends to the venue is the rest (with FIX cancel and replace the
+    venue subtracts it itself). Until the old order is reported to have ended, the two are reserved one beside the other;
+    where the instrument `replaces_atomically`, the larger of the two. Limits on an order by itself judge the new total,
+    all others what the order adds to its side. Replaced: report the old order CANCELLED and this one WORKING; refused by
+    the venue: report this one REJECTED.
     """
     algo_id: builtins.str
     """Algorithm that decided, for rules and the audit; 0 to 64 characters."""
@@ -303,9 +311,13 @@ class OpenOrder(google.protobuf.message.Message):
     side: Global___Side.ValueType
     """Buy or sell; a sell marked short shows as a sell."""
     quantity: builtins.float
-    """Approved quantity in units of the instrument, more than 0."""
+    """Approved quantity in units of the instrument, more than 0. Of an order that replaces another, but not in one step:
+    without what that one had filled by then.
+    """
     leaves_quantity: builtins.float
-    """What is still reserved, in units of the instrument, more than 0, at most `quantity`."""
+    """What may still fill of it, in units of the instrument, more than 0, at most `quantity`. All of it is reserved, but
+    of orders that replace one another in one step only the most that any of them may still fill.
+    """
     limit_price: builtins.float
     """Limit price per unit in the instrument's currency; absent for market and stop orders."""
     state: Global___OpenOrderState.ValueType

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from riskgateway.v1 import account_pb2 as riskgateway_dot_v1_dot_account__pb2
 from riskgateway.v1 import event_pb2 as riskgateway_dot_v1_dot_event__pb2
@@ -30,63 +31,65 @@ from riskgateway.v1 import limit_pb2 as riskgateway_dot_v1_dot_limit__pb2
 from riskgateway.v1 import order_pb2 as riskgateway_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1friskgateway/v1/risk_admin.proto\x12\x0eriskgateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1criskgateway/v1/account.proto\x1a\x1ariskgateway/v1/event.proto\x1a\x1friskgateway/v1/instrument.proto\x1a\x1ariskgateway/v1/limit.proto\x1a\x1ariskgateway/v1/order.proto\"#\n\x10GetLimitsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"\xc3\x01\n\x11GetLimitsResponse\x12\x11\n\tlimit_set\x18\x01 \x01(\t\x12%\n\x06limits\x18\x02 \x03(\x0b\x32\x15.riskgateway.v1.Limit\x12\x12\n\nstop_epoch\x18\x03 \x01(\x03\x12/\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1a.riskgateway.v1.Allocation\x12/\n\x0btightenings\x18\x05 \x03(\x0b\x32\x1a.riskgateway.v1.Tightening\"\xb0\x01\n\x13UpdateLimitsRequest\x12%\n\x06limits\x18\x01 \x03(\x0b\x32\x15.riskgateway.v1.Limit\x12/\n\x0b\x61llocations\x18\x02 \x03(\x0b\x32\x1a.riskgateway.v1.Allocation\x12\x1a\n\x12\x65xpected_limit_set\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"n\n\x0bLimitChange\x12\'\n\x08previous\x18\x01 \x01(\x0b\x32\x15.riskgateway.v1.Limit\x12$\n\x05limit\x18\x02 \x01(\x0b\x32\x15.riskgateway.v1.Limit\x12\x10\n\x08loosened\x18\x03 \x01(\x08\"\xa8\x01\n\x14UpdateLimitsResponse\x12\x11\n\tlimit_set\x18\x01 \x01(\t\x12\x1a\n\x12previous_limit_set\x18\x02 \x01(\t\x12,\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x1b.riskgateway.v1.LimitChange\x12\x12\n\nstop_epoch\x18\x04 \x01(\x03\x12\x1f\n\x17\x61\x63knowledged_partitions\x18\x05 \x01(\x05\"\x9c\x02\n\x19ReconcilePositionsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x33\n\tpositions\x18\x02 \x03(\x0b\x32 .riskgateway.v1.PositionQuantity\x12\x32\n\x0bopen_orders\x18\x03 \x03(\x0b\x32\x1d.riskgateway.v1.ReportedOrder\x12\x17\n\x0fhas_open_orders\x18\x04 \x01(\x08\x12)\n\x04\x63\x61sh\x18\x05 \x03(\x0b\x32\x1b.riskgateway.v1.CashBalance\x12\x31\n\rsnapshot_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\x87\x01\n\rReportedOrder\x12\x17\n\x0f\x63lient_order_id\x18\x01 \x01(\t\x12\x17\n\x0fleaves_quantity\x18\x02 \x01(\x01\x12\x10\n\x08strategy\x18\x03 \x01(\t\x12\x0e\n\x06symbol\x18\x04 \x01(\t\x12\"\n\x04side\x18\x05 \x01(\x0e\x32\x14.riskgateway.v1.Side\"\x99\x01\n\nDifference\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.riskgateway.v1.DifferenceKind\x12\x10\n\x08strategy\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12\x17\n\x0f\x63lient_order_id\x18\x04 \x01(\t\x12\x10\n\x08recorded\x18\x05 \x01(\x01\x12\x10\n\x08reported\x18\x06 \x01(\x01\"_\n\x1aReconcilePositionsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x0b\x64ifferences\x18\x02 \x03(\x0b\x32\x1a.riskgateway.v1.Difference\":\n\x13PublishMarksRequest\x12#\n\x05marks\x18\x01 \x03(\x0b\x32\x14.riskgateway.v1.Mark\".\n\x0bRefusedMark\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"m\n\x14PublishMarksResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12,\n\x07refused\x18\x02 \x03(\x0b\x32\x1b.riskgateway.v1.RefusedMark\x12\x15\n\rrefused_count\x18\x03 \x01(\x03\"\xa8\x01\n\x11ListEventsRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x82\x01\n\x12ListEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.riskgateway.v1.Event\x12,\n\x07sources\x18\x02 \x03(\x0b\x32\x1b.riskgateway.v1.EventSource\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"J\n\x12UpsertEventRequest\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.riskgateway.v1.Event\x12\x0e\n\x06reason\x18\x02 \x01(\t\"|\n\x13UpsertEventResponse\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.riskgateway.v1.Event\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12.\n\ntightening\x18\x03 \x01(\x0b\x32\x1a.riskgateway.v1.Tightening\"M\n\x1aRegisterInstrumentsRequest\x12/\n\x0binstruments\x18\x01 \x03(\x0b\x32\x1a.riskgateway.v1.Instrument\"h\n\x1bRegisterInstrumentsResponse\x12\x16\n\x0einstrument_set\x18\x01 \x01(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x02 \x01(\x05\x12\x11\n\tunchanged\x18\x03 \x01(\x05\x12\x0f\n\x07\x63hanged\x18\x04 \x01(\x05\"\xbc\x02\n\x19ReportAccountEventRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0e\x61\x63\x63ount_opened\x18\x04 \x01(\x0b\x32\x1d.riskgateway.v1.AccountOpenedH\x00\x12\x37\n\x0esession_opened\x18\x05 \x01(\x0b\x32\x1d.riskgateway.v1.SessionOpenedH\x00\x12-\n\tcash_flow\x18\x06 \x01(\x0b\x32\x18.riskgateway.v1.CashFlowH\x00\x12\"\n\x03\x66\x65\x65\x18\x07 \x01(\x0b\x32\x13.riskgateway.v1.FeeH\x00\x42\x07\n\x05\x65vent\"\x86\x01\n\rAccountOpened\x12\x15\n\rbase_currency\x18\x01 \x01(\t\x12)\n\x04\x63\x61sh\x18\x02 \x03(\x0b\x32\x1b.riskgateway.v1.CashBalance\x12\x33\n\tpositions\x18\x03 \x03(\x0b\x32 .riskgateway.v1.PositionQuantity\"%\n\rSessionOpened\x12\x14\n\x0csession_date\x18\x01 \x01(\t\":\n\x08\x43\x61shFlow\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x01\x12\x0c\n\x04text\x18\x03 \x01(\t\"G\n\x03\x46\x65\x65\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x01\x12\x10\n\x08strategy\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\"A\n\x1aReportAccountEventResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x11\n\tduplicate\x18\x02 \x01(\x08*\x89\x01\n\x0e\x44ifferenceKind\x12\x1f\n\x1b\x44IFFERENCE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44IFFERENCE_KIND_POSITION\x10\x01\x12\x1e\n\x1a\x44IFFERENCE_KIND_OPEN_ORDER\x10\x02\x12\x18\n\x14\x44IFFERENCE_KIND_CASH\x10\x03\x32\x8c\x06\n\tRiskAdmin\x12P\n\tGetLimits\x12 .riskgateway.v1.GetLimitsRequest\x1a!.riskgateway.v1.GetLimitsResponse\x12Y\n\x0cUpdateLimits\x12#.riskgateway.v1.UpdateLimitsRequest\x1a$.riskgateway.v1.UpdateLimitsResponse\x12k\n\x12ReconcilePositions\x12).riskgateway.v1.ReconcilePositionsRequest\x1a*.riskgateway.v1.ReconcilePositionsResponse\x12[\n\x0cPublishMarks\x12#.riskgateway.v1.PublishMarksRequest\x1a$.riskgateway.v1.PublishMarksResponse(\x01\x12S\n\nListEvents\x12!.riskgateway.v1.ListEventsRequest\x1a\".riskgateway.v1.ListEventsResponse\x12V\n\x0bUpsertEvent\x12\".riskgateway.v1.UpsertEventRequest\x1a#.riskgateway.v1.UpsertEventResponse\x12n\n\x13RegisterInstruments\x12*.riskgateway.v1.RegisterInstrumentsRequest\x1a+.riskgateway.v1.RegisterInstrumentsResponse\x12k\n\x12ReportAccountEvent\x12).riskgateway.v1.ReportAccountEventRequest\x1a*.riskgateway.v1.ReportAccountEventResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1friskgateway/v1/risk_admin.proto\x12\x0eriskgateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1criskgateway/v1/account.proto\x1a\x1ariskgateway/v1/event.proto\x1a\x1friskgateway/v1/instrument.proto\x1a\x1ariskgateway/v1/limit.proto\x1a\x1ariskgateway/v1/order.proto\"3\n\x10GetLimitsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06shadow\x18\x02 \x01(\x08\"\x8a\x02\n\x11GetLimitsResponse\x12\x11\n\tlimit_set\x18\x01 \x01(\t\x12%\n\x06limits\x18\x02 \x03(\x0b\x32\x15.riskgateway.v1.Limit\x12\x12\n\nstop_epoch\x18\x03 \x01(\x03\x12/\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1a.riskgateway.v1.Allocation\x12/\n\x0btightenings\x18\x05 \x03(\x0b\x32\x1a.riskgateway.v1.Tightening\x12+\n\x06policy\x18\x06 \x01(\x0b\x32\x1b.riskgateway.v1.LimitPolicy\x12\x18\n\x10shadow_limit_set\x18\x07 \x01(\t\"\xb0\x01\n\x13UpdateLimitsRequest\x12%\n\x06limits\x18\x01 \x03(\x0b\x32\x15.riskgateway.v1.Limit\x12/\n\x0b\x61llocations\x18\x02 \x03(\x0b\x32\x1a.riskgateway.v1.Allocation\x12\x1a\n\x12\x65xpected_limit_set\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\xd9\x01\n\x0bLimitChange\x12\'\n\x08previous\x18\x01 \x01(\x0b\x32\x15.riskgateway.v1.Limit\x12$\n\x05limit\x18\x02 \x01(\x0b\x32\x15.riskgateway.v1.Limit\x12\x10\n\x08loosened\x18\x03 \x01(\x08\x12\x38\n\x14previous_allocations\x18\x04 \x03(\x0b\x32\x1a.riskgateway.v1.Allocation\x12/\n\x0b\x61llocations\x18\x05 \x03(\x0b\x32\x1a.riskgateway.v1.Allocation\"\xa8\x01\n\x14UpdateLimitsResponse\x12\x11\n\tlimit_set\x18\x01 \x01(\t\x12\x1a\n\x12previous_limit_set\x18\x02 \x01(\t\x12,\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x1b.riskgateway.v1.LimitChange\x12\x12\n\nstop_epoch\x18\x04 \x01(\x03\x12\x1f\n\x17\x61\x63knowledged_partitions\x18\x05 \x01(\x05\"\x9c\x02\n\x19ReconcilePositionsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x33\n\tpositions\x18\x02 \x03(\x0b\x32 .riskgateway.v1.PositionQuantity\x12\x32\n\x0bopen_orders\x18\x03 \x03(\x0b\x32\x1d.riskgateway.v1.ReportedOrder\x12\x17\n\x0fhas_open_orders\x18\x04 \x01(\x08\x12)\n\x04\x63\x61sh\x18\x05 \x03(\x0b\x32\x1b.riskgateway.v1.CashBalance\x12\x31\n\rsnapshot_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\x87\x01\n\rReportedOrder\x12\x17\n\x0f\x63lient_order_id\x18\x01 \x01(\t\x12\x17\n\x0fleaves_quantity\x18\x02 \x01(\x01\x12\x10\n\x08strategy\x18\x03 \x01(\t\x12\x0e\n\x06symbol\x18\x04 \x01(\t\x12\"\n\x04side\x18\x05 \x01(\x0e\x32\x14.riskgateway.v1.Side\"\x99\x01\n\nDifference\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.riskgateway.v1.DifferenceKind\x12\x10\n\x08strategy\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12\x17\n\x0f\x63lient_order_id\x18\x04 \x01(\t\x12\x10\n\x08recorded\x18\x05 \x01(\x01\x12\x10\n\x08reported\x18\x06 \x01(\x01\"_\n\x1aReconcilePositionsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x0b\x64ifferences\x18\x02 \x03(\x0b\x32\x1a.riskgateway.v1.Difference\":\n\x13PublishMarksRequest\x12#\n\x05marks\x18\x01 \x03(\x0b\x32\x14.riskgateway.v1.Mark\".\n\x0bRefusedMark\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"m\n\x14PublishMarksResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12,\n\x07refused\x18\x02 \x03(\x0b\x32\x1b.riskgateway.v1.RefusedMark\x12\x15\n\rrefused_count\x18\x03 \x01(\x03\"\xa8\x01\n\x11ListEventsRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x82\x01\n\x12ListEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.riskgateway.v1.Event\x12,\n\x07sources\x18\x02 \x03(\x0b\x32\x1b.riskgateway.v1.EventSource\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"J\n\x12UpsertEventRequest\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.riskgateway.v1.Event\x12\x0e\n\x06reason\x18\x02 \x01(\t\"|\n\x13UpsertEventResponse\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.riskgateway.v1.Event\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12.\n\ntightening\x18\x03 \x01(\x0b\x32\x1a.riskgateway.v1.Tightening\"M\n\x1aRegisterInstrumentsRequest\x12/\n\x0binstruments\x18\x01 \x03(\x0b\x32\x1a.riskgateway.v1.Instrument\"h\n\x1bRegisterInstrumentsResponse\x12\x16\n\x0einstrument_set\x18\x01 \x01(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x02 \x01(\x05\x12\x11\n\tunchanged\x18\x03 \x01(\x05\x12\x0f\n\x07\x63hanged\x18\x04 \x01(\x05\"\xf3\x02\n\x19ReportAccountEventRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0e\x61\x63\x63ount_opened\x18\x04 \x01(\x0b\x32\x1d.riskgateway.v1.AccountOpenedH\x00\x12\x37\n\x0esession_opened\x18\x05 \x01(\x0b\x32\x1d.riskgateway.v1.SessionOpenedH\x00\x12-\n\tcash_flow\x18\x06 \x01(\x0b\x32\x18.riskgateway.v1.CashFlowH\x00\x12\"\n\x03\x66\x65\x65\x18\x07 \x01(\x0b\x32\x13.riskgateway.v1.FeeH\x00\x12\x35\n\rrelease_delay\x18\x08 \x01(\x0b\x32\x1c.riskgateway.v1.ReleaseDelayH\x00\x42\x07\n\x05\x65vent\"\x86\x01\n\rAccountOpened\x12\x15\n\rbase_currency\x18\x01 \x01(\t\x12)\n\x04\x63\x61sh\x18\x02 \x03(\x0b\x32\x1b.riskgateway.v1.CashBalance\x12\x33\n\tpositions\x18\x03 \x03(\x0b\x32 .riskgateway.v1.PositionQuantity\"%\n\rSessionOpened\x12\x14\n\x0csession_date\x18\x01 \x01(\t\"8\n\x0cReleaseDelay\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x08\x43\x61shFlow\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x01\x12\x0c\n\x04text\x18\x03 \x01(\t\"G\n\x03\x46\x65\x65\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x01\x12\x10\n\x08strategy\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\"A\n\x1aReportAccountEventResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x11\n\tduplicate\x18\x02 \x01(\x08*\x89\x01\n\x0e\x44ifferenceKind\x12\x1f\n\x1b\x44IFFERENCE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44IFFERENCE_KIND_POSITION\x10\x01\x12\x1e\n\x1a\x44IFFERENCE_KIND_OPEN_ORDER\x10\x02\x12\x18\n\x14\x44IFFERENCE_KIND_CASH\x10\x03\x32\x8c\x06\n\tRiskAdmin\x12P\n\tGetLimits\x12 .riskgateway.v1.GetLimitsRequest\x1a!.riskgateway.v1.GetLimitsResponse\x12Y\n\x0cUpdateLimits\x12#.riskgateway.v1.UpdateLimitsRequest\x1a$.riskgateway.v1.UpdateLimitsResponse\x12k\n\x12ReconcilePositions\x12).riskgateway.v1.ReconcilePositionsRequest\x1a*.riskgateway.v1.ReconcilePositionsResponse\x12[\n\x0cPublishMarks\x12#.riskgateway.v1.PublishMarksRequest\x1a$.riskgateway.v1.PublishMarksResponse(\x01\x12S\n\nListEvents\x12!.riskgateway.v1.ListEventsRequest\x1a\".riskgateway.v1.ListEventsResponse\x12V\n\x0bUpsertEvent\x12\".riskgateway.v1.UpsertEventRequest\x1a#.riskgateway.v1.UpsertEventResponse\x12n\n\x13RegisterInstruments\x12*.riskgateway.v1.RegisterInstrumentsRequest\x1a+.riskgateway.v1.RegisterInstrumentsResponse\x12k\n\x12ReportAccountEvent\x12).riskgateway.v1.ReportAccountEventRequest\x1a*.riskgateway.v1.ReportAccountEventResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'riskgateway.v1.risk_admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DIFFERENCEKIND']._serialized_start=3212
-  _globals['_DIFFERENCEKIND']._serialized_end=3349
-  _globals['_GETLIMITSREQUEST']._serialized_start=231
-  _globals['_GETLIMITSREQUEST']._serialized_end=266
-  _globals['_GETLIMITSRESPONSE']._serialized_start=269
-  _globals['_GETLIMITSRESPONSE']._serialized_end=464
-  _globals['_UPDATELIMITSREQUEST']._serialized_start=467
-  _globals['_UPDATELIMITSREQUEST']._serialized_end=643
-  _globals['_LIMITCHANGE']._serialized_start=645
-  _globals['_LIMITCHANGE']._serialized_end=755
-  _globals['_UPDATELIMITSRESPONSE']._serialized_start=758
-  _globals['_UPDATELIMITSRESPONSE']._serialized_end=926
-  _globals['_RECONCILEPOSITIONSREQUEST']._serialized_start=929
-  _globals['_RECONCILEPOSITIONSREQUEST']._serialized_end=1213
-  _globals['_REPORTEDORDER']._serialized_start=1216
-  _globals['_REPORTEDORDER']._serialized_end=1351
-  _globals['_DIFFERENCE']._serialized_start=1354
-  _globals['_DIFFERENCE']._serialized_end=1507
-  _globals['_RECONCILEPOSITIONSRESPONSE']._serialized_start=1509
-  _globals['_RECONCILEPOSITIONSRESPONSE']._serialized_end=1604
-  _globals['_PUBLISHMARKSREQUEST']._serialized_start=1606
-  _globals['_PUBLISHMARKSREQUEST']._serialized_end=1664
-  _globals['_REFUSEDMARK']._serialized_start=1666
-  _globals['_REFUSEDMARK']._serialized_end=1712
-  _globals['_PUBLISHMARKSRESPONSE']._serialized_start=1714
-  _globals['_PUBLISHMARKSRESPONSE']._serialized_end=1823
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1826
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1994
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1997
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=2127
-  _globals['_UPSERTEVENTREQUEST']._serialized_start=2129
-  _globals['_UPSERTEVENTREQUEST']._serialized_end=2203
-  _globals['_UPSERTEVENTRESPONSE']._serialized_start=2205
-  _globals['_UPSERTEVENTRESPONSE']._serialized_end=2329
-  _globals['_REGISTERINSTRUMENTSREQUEST']._serialized_start=2331
-  _globals['_REGISTERINSTRUMENTSREQUEST']._serialized_end=2408
-  _globals['_REGISTERINSTRUMENTSRESPONSE']._serialized_start=2410
-  _globals['_REGISTERINSTRUMENTSRESPONSE']._serialized_end=2514
-  _globals['_REPORTACCOUNTEVENTREQUEST']._serialized_start=2517
-  _globals['_REPORTACCOUNTEVENTREQUEST']._serialized_end=2833
-  _globals['_ACCOUNTOPENED']._serialized_start=2836
-  _globals['_ACCOUNTOPENED']._serialized_end=2970
-  _globals['_SESSIONOPENED']._serialized_start=2972
-  _globals['_SESSIONOPENED']._serialized_end=3009
-  _globals['_CASHFLOW']._serialized_start=3011
-  _globals['_CASHFLOW']._serialized_end=3069
-  _globals['_FEE']._serialized_start=3071
-  _globals['_FEE']._serialized_end=3142
-  _globals['_REPORTACCOUNTEVENTRESPONSE']._serialized_start=3144
-  _globals['_REPORTACCOUNTEVENTRESPONSE']._serialized_end=3209
-  _globals['_RISKADMIN']._serialized_start=3352
-  _globals['_RISKADMIN']._serialized_end=4132
+  _globals['_DIFFERENCEKIND']._serialized_start=3552
+  _globals['_DIFFERENCEKIND']._serialized_end=3689
+  _globals['_GETLIMITSREQUEST']._serialized_start=263
+  _globals['_GETLIMITSREQUEST']._serialized_end=314
+  _globals['_GETLIMITSRESPONSE']._serialized_start=317
+  _globals['_GETLIMITSRESPONSE']._serialized_end=583
+  _globals['_UPDATELIMITSREQUEST']._serialized_start=586
+  _globals['_UPDATELIMITSREQUEST']._serialized_end=762
+  _globals['_LIMITCHANGE']._serialized_start=765
+  _globals['_LIMITCHANGE']._serialized_end=982
+  _globals['_UPDATELIMITSRESPONSE']._serialized_start=985
+  _globals['_UPDATELIMITSRESPONSE']._serialized_end=1153
+  _globals['_RECONCILEPOSITIONSREQUEST']._serialized_start=1156
+  _globals['_RECONCILEPOSITIONSREQUEST']._serialized_end=1440
+  _globals['_REPORTEDORDER']._serialized_start=1443
+  _globals['_REPORTEDORDER']._serialized_end=1578
+  _globals['_DIFFERENCE']._serialized_start=1581
+  _globals['_DIFFERENCE']._serialized_end=1734
+  _globals['_RECONCILEPOSITIONSRESPONSE']._serialized_start=1736
+  _globals['_RECONCILEPOSITIONSRESPONSE']._serialized_end=1831
+  _globals['_PUBLISHMARKSREQUEST']._serialized_start=1833
+  _globals['_PUBLISHMARKSREQUEST']._serialized_end=1891
+  _globals['_REFUSEDMARK']._serialized_start=1893
+  _globals['_REFUSEDMARK']._serialized_end=1939
+  _globals['_PUBLISHMARKSRESPONSE']._serialized_start=1941
+  _globals['_PUBLISHMARKSRESPONSE']._serialized_end=2050
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2053
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2221
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2224
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2354
+  _globals['_UPSERTEVENTREQUEST']._serialized_start=2356
+  _globals['_UPSERTEVENTREQUEST']._serialized_end=2430
+  _globals['_UPSERTEVENTRESPONSE']._serialized_start=2432
+  _globals['_UPSERTEVENTRESPONSE']._serialized_end=2556
+  _globals['_REGISTERINSTRUMENTSREQUEST']._serialized_start=2558
+  _globals['_REGISTERINSTRUMENTSREQUEST']._serialized_end=2635
+  _globals['_REGISTERINSTRUMENTSRESPONSE']._serialized_start=2637
+  _globals['_REGISTERINSTRUMENTSRESPONSE']._serialized_end=2741
+  _globals['_REPORTACCOUNTEVENTREQUEST']._serialized_start=2744
+  _globals['_REPORTACCOUNTEVENTREQUEST']._serialized_end=3115
+  _globals['_ACCOUNTOPENED']._serialized_start=3118
+  _globals['_ACCOUNTOPENED']._serialized_end=3252
+  _globals['_SESSIONOPENED']._serialized_start=3254
+  _globals['_SESSIONOPENED']._serialized_end=3291
+  _globals['_RELEASEDELAY']._serialized_start=3293
+  _globals['_RELEASEDELAY']._serialized_end=3349
+  _globals['_CASHFLOW']._serialized_start=3351
+  _globals['_CASHFLOW']._serialized_end=3409
+  _globals['_FEE']._serialized_start=3411
+  _globals['_FEE']._serialized_end=3482
+  _globals['_REPORTACCOUNTEVENTRESPONSE']._serialized_start=3484
+  _globals['_REPORTACCOUNTEVENTRESPONSE']._serialized_end=3549
+  _globals['_RISKADMIN']._serialized_start=3692
+  _globals['_RISKADMIN']._serialized_end=4472
 # @@protoc_insertion_point(module_scope)

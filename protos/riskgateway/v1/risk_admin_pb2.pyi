@@ -10,6 +10,7 @@ risk_gateway.proto.
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -64,14 +65,20 @@ class GetLimitsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ACCOUNT_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Only rows that can reach this account; empty: all."""
+    shadow: builtins.bool
+    """Those of the shadow set instead: a set that is armed beside the one in force, without effect. Where there is none: no
+    rows, and an empty `limit_set`.
+    """
     def __init__(
         self,
         *,
         account: builtins.str = ...,
+        shadow: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "shadow", b"shadow"]) -> None: ...
 
 Global___GetLimitsRequest: typing_extensions.TypeAlias = GetLimitsRequest
 
@@ -86,13 +93,17 @@ class GetLimitsResponse(google.protobuf.message.Message):
     STOP_EPOCH_FIELD_NUMBER: builtins.int
     ALLOCATIONS_FIELD_NUMBER: builtins.int
     TIGHTENINGS_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
+    SHADOW_LIMIT_SET_FIELD_NUMBER: builtins.int
     limit_set: builtins.str
     """Hash of the whole set, whatever was asked for."""
     stop_epoch: builtins.int
     """Control epoch at which it was read, the highest over the partitions asked."""
+    shadow_limit_set: builtins.str
+    """Hash of the shadow set; empty: none."""
     @property
     def limits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.limit_pb2.Limit]:
-        """Its rows, in order."""
+        """Its rows, in order, the implied mark_age row included."""
 
     @property
     def allocations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.limit_pb2.Allocation]:
@@ -102,6 +113,10 @@ class GetLimitsResponse(google.protobuf.message.Message):
     def tightenings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.limit_pb2.Tightening]:
         """Tightenings in force now."""
 
+    @property
+    def policy(self) -> riskgateway.v1.limit_pb2.LimitPolicy:
+        """What the set says beside its rows; absent: a shadow set was asked for, and there is none."""
+
     def __init__(
         self,
         *,
@@ -110,8 +125,11 @@ class GetLimitsResponse(google.protobuf.message.Message):
         stop_epoch: builtins.int = ...,
         allocations: collections.abc.Iterable[riskgateway.v1.limit_pb2.Allocation] | None = ...,
         tightenings: collections.abc.Iterable[riskgateway.v1.limit_pb2.Tightening] | None = ...,
+        policy: riskgateway.v1.limit_pb2.LimitPolicy | None = ...,
+        shadow_limit_set: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["allocations", b"allocations", "limit_set", b"limit_set", "limits", b"limits", "stop_epoch", b"stop_epoch", "tightenings", b"tightenings"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["policy", b"policy"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allocations", b"allocations", "limit_set", b"limit_set", "limits", b"limits", "policy", b"policy", "shadow_limit_set", b"shadow_limit_set", "stop_epoch", b"stop_epoch", "tightenings", b"tightenings"]) -> None: ...
 
 Global___GetLimitsResponse: typing_extensions.TypeAlias = GetLimitsResponse
 
@@ -127,7 +145,7 @@ class UpdateLimitsRequest(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     expected_limit_set: builtins.str
-    """Hash of the set this one was made from; not the one in force: ABORTED. Required."""
+    """Hash of the set this one was made from (`limit_set` of GetLimits); not the one in force: ABORTED. Required."""
     reason: builtins.str
     """Why, 1 to 1000 characters; required."""
     validate_only: builtins.bool
@@ -138,7 +156,9 @@ class UpdateLimitsRequest(google.protobuf.message.Message):
 
     @property
     def allocations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.limit_pb2.Allocation]:
-        """Shares in the limits of the firm. A row of scope firm without shares is INVALID_ARGUMENT."""
+        """Shares in the limits of the firm: of a measure, the same in each of its firm rows. A row of scope firm without
+        shares is INVALID_ARGUMENT, and so are shares without a row.
+        """
 
     def __init__(
         self,
@@ -162,8 +182,12 @@ class LimitChange(google.protobuf.message.Message):
     PREVIOUS_FIELD_NUMBER: builtins.int
     LIMIT_FIELD_NUMBER: builtins.int
     LOOSENED_FIELD_NUMBER: builtins.int
+    PREVIOUS_ALLOCATIONS_FIELD_NUMBER: builtins.int
+    ALLOCATIONS_FIELD_NUMBER: builtins.int
     loosened: builtins.bool
-    """It allows more than before: a higher or missing bound, or a milder action."""
+    """Some account may do more than before: a higher or missing bound, a milder action, or a row of its own that replaces
+    a stricter one of all accounts.
+    """
     @property
     def previous(self) -> riskgateway.v1.limit_pb2.Limit:
         """The row before; absent: it is new."""
@@ -172,15 +196,25 @@ class LimitChange(google.protobuf.message.Message):
     def limit(self) -> riskgateway.v1.limit_pb2.Limit:
         """The row after; absent: it is gone."""
 
+    @property
+    def previous_allocations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.limit_pb2.Allocation]:
+        """Shares before, of a row of scope firm."""
+
+    @property
+    def allocations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.limit_pb2.Allocation]:
+        """Shares after, of a row of scope firm."""
+
     def __init__(
         self,
         *,
         previous: riskgateway.v1.limit_pb2.Limit | None = ...,
         limit: riskgateway.v1.limit_pb2.Limit | None = ...,
         loosened: builtins.bool = ...,
+        previous_allocations: collections.abc.Iterable[riskgateway.v1.limit_pb2.Allocation] | None = ...,
+        allocations: collections.abc.Iterable[riskgateway.v1.limit_pb2.Allocation] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["limit", b"limit", "previous", b"previous"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["limit", b"limit", "loosened", b"loosened", "previous", b"previous"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allocations", b"allocations", "limit", b"limit", "loosened", b"loosened", "previous", b"previous", "previous_allocations", b"previous_allocations"]) -> None: ...
 
 Global___LimitChange: typing_extensions.TypeAlias = LimitChange
 
@@ -631,6 +665,7 @@ class ReportAccountEventRequest(google.protobuf.message.Message):
     SESSION_OPENED_FIELD_NUMBER: builtins.int
     CASH_FLOW_FIELD_NUMBER: builtins.int
     FEE_FIELD_NUMBER: builtins.int
+    RELEASE_DELAY_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account, 1 to 64 characters."""
     event_id: builtins.str
@@ -655,6 +690,10 @@ class ReportAccountEventRequest(google.protobuf.message.Message):
     def fee(self) -> Global___Fee:
         """A fee was charged."""
 
+    @property
+    def release_delay(self) -> Global___ReleaseDelay:
+        """The account lets go of approvals that nobody reports, or does so no more."""
+
     def __init__(
         self,
         *,
@@ -665,10 +704,11 @@ class ReportAccountEventRequest(google.protobuf.message.Message):
         session_opened: Global___SessionOpened | None = ...,
         cash_flow: Global___CashFlow | None = ...,
         fee: Global___Fee | None = ...,
+        release_delay: Global___ReleaseDelay | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["account_opened", b"account_opened", "cash_flow", b"cash_flow", "event", b"event", "event_time", b"event_time", "fee", b"fee", "session_opened", b"session_opened"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "account_opened", b"account_opened", "cash_flow", b"cash_flow", "event", b"event", "event_id", b"event_id", "event_time", b"event_time", "fee", b"fee", "session_opened", b"session_opened"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["account_opened", "session_opened", "cash_flow", "fee"] | None: ...
+    def HasField(self, field_name: typing.Literal["account_opened", b"account_opened", "cash_flow", b"cash_flow", "event", b"event", "event_time", b"event_time", "fee", b"fee", "release_delay", b"release_delay", "session_opened", b"session_opened"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "account_opened", b"account_opened", "cash_flow", b"cash_flow", "event", b"event", "event_id", b"event_id", "event_time", b"event_time", "fee", b"fee", "release_delay", b"release_delay", "session_opened", b"session_opened"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["account_opened", "session_opened", "cash_flow", "fee", "release_delay"] | None: ...
 
 Global___ReportAccountEventRequest: typing_extensions.TypeAlias = ReportAccountEventRequest
 
@@ -719,6 +759,32 @@ class SessionOpened(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["session_date", b"session_date"]) -> None: ...
 
 Global___SessionOpened: typing_extensions.TypeAlias = SessionOpened
+
+@typing.final
+class ReleaseDelay(google.protobuf.message.Message):
+    """How long after it became suspect an approval that nobody reported is let go: for execution engines that report nothing
+    of what they never sent. Suspect is what was never reported past its `valid_for`, or, for an order that lives no longer
+    than its session (all but GTC and GTD), past the opening of the next one. Without a delay it is counted until it is
+    reported or a snapshot taken after its expiry lacks it. A fill that comes after all is booked, flagged late, and
+    latches REDUCE_ONLY.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELAY_FIELD_NUMBER: builtins.int
+    @property
+    def delay(self) -> google.protobuf.duration_pb2.Duration:
+        """More than 0, at most 366 days; absent: never, as at the start."""
+
+    def __init__(
+        self,
+        *,
+        delay: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["delay", b"delay"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["delay", b"delay"]) -> None: ...
+
+Global___ReleaseDelay: typing_extensions.TypeAlias = ReleaseDelay
 
 @typing.final
 class CashFlow(google.protobuf.message.Message):

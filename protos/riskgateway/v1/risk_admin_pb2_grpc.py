@@ -89,9 +89,11 @@ class RiskAdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateLimits(self, request, context):
-        """Replaces the limit set, on every gateway before it answers; open orders are judged again. Operators only.
-        INVALID_ARGUMENT names the row and what is wrong with it, and the old set stays; ABORTED when the set in force is
-        not the expected one. Arming the set in force again changes nothing.
+        """Replaces the rows of the limit set, on every gateway before it answers; open orders are judged again. What the set
+        says beside its rows stays as the configuration has it. In force until the next call, or until the configuration
+        file changes. Operators only. INVALID_ARGUMENT names each row at fault and what is wrong with it, and the old set
+        stays; ABORTED when the set in force is not the expected one; UNAVAILABLE: some partitions may have the new set
+        already, repeat it to arm the rest. Arming the set in force again changes nothing, whatever set was expected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

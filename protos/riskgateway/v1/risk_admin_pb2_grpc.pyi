@@ -236,9 +236,11 @@ class RiskAdminStub(typing.Generic[_RiskAdminGetLimitsType, _RiskAdminUpdateLimi
     """The limits in force. NOT_FOUND: no such account."""
 
     UpdateLimits: _RiskAdminUpdateLimitsType
-    """Replaces the limit set, on every gateway before it answers; open orders are judged again. Operators only.
-    INVALID_ARGUMENT names the row and what is wrong with it, and the old set stays; ABORTED when the set in force is
-    not the expected one. Arming the set in force again changes nothing.
+    """Replaces the rows of the limit set, on every gateway before it answers; open orders are judged again. What the set
+    says beside its rows stays as the configuration has it. In force until the next call, or until the configuration
+    file changes. Operators only. INVALID_ARGUMENT names each row at fault and what is wrong with it, and the old set
+    stays; ABORTED when the set in force is not the expected one; UNAVAILABLE: some partitions may have the new set
+    already, repeat it to arm the rest. Arming the set in force again changes nothing, whatever set was expected.
     """
 
     ReconcilePositions: _RiskAdminReconcilePositionsType
@@ -325,9 +327,11 @@ class RiskAdminServicer(metaclass=abc.ABCMeta):
         request: riskgateway.v1.risk_admin_pb2.UpdateLimitsRequest,
         context: _ServicerContext,
     ) -> typing.Union[riskgateway.v1.risk_admin_pb2.UpdateLimitsResponse, collections.abc.Awaitable[riskgateway.v1.risk_admin_pb2.UpdateLimitsResponse]]:
-        """Replaces the limit set, on every gateway before it answers; open orders are judged again. Operators only.
-        INVALID_ARGUMENT names the row and what is wrong with it, and the old set stays; ABORTED when the set in force is
-        not the expected one. Arming the set in force again changes nothing.
+        """Replaces the rows of the limit set, on every gateway before it answers; open orders are judged again. What the set
+        says beside its rows stays as the configuration has it. In force until the next call, or until the configuration
+        file changes. Operators only. INVALID_ARGUMENT names each row at fault and what is wrong with it, and the old set
+        stays; ABORTED when the set in force is not the expected one; UNAVAILABLE: some partitions may have the new set
+        already, repeat it to arm the rest. Arming the set in force again changes nothing, whatever set was expected.
         """
 
     @abc.abstractmethod

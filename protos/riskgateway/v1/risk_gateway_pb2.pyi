@@ -50,9 +50,13 @@ class _ExecutionFlagEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """It was executed before the broker took a snapshot that is folded in: its positions hold it, so it is recorded and
     not booked again.
     """
+    EXECUTION_FLAG_OFF_LOT: _ExecutionFlag.ValueType  # 5
+    """It is no whole number of lots. Counted as the whole lots that leave the larger position behind; reconcile."""
 
 class ExecutionFlag(_ExecutionFlag, metaclass=_ExecutionFlagEnumTypeWrapper):
-    """Something odd about a report. Such reports are recorded all the same; a fill with a flag latches REDUCE_ONLY."""
+    """Something odd about a report. Such reports are recorded all the same; a fill that no reservation covers (the first
+    three) latches REDUCE_ONLY.
+    """
 
 EXECUTION_FLAG_UNSPECIFIED: ExecutionFlag.ValueType  # 0
 """Never sent by a server."""
@@ -66,6 +70,8 @@ EXECUTION_FLAG_IN_SNAPSHOT: ExecutionFlag.ValueType  # 4
 """It was executed before the broker took a snapshot that is folded in: its positions hold it, so it is recorded and
 not booked again.
 """
+EXECUTION_FLAG_OFF_LOT: ExecutionFlag.ValueType  # 5
+"""It is no whole number of lots. Counted as the whole lots that leave the larger position behind; reconcile."""
 Global___ExecutionFlag: typing_extensions.TypeAlias = ExecutionFlag
 
 class _Severity:
@@ -105,11 +111,13 @@ class _InstructionStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapp
     INSTRUCTION_STATUS_UNSPECIFIED: _InstructionStatus.ValueType  # 0
     """Not given: INVALID_ARGUMENT on input."""
     INSTRUCTION_STATUS_RECEIVED: _InstructionStatus.ValueType  # 1
-    """Taken on: stops repeats, the deadline for its effect runs."""
+    """Taken on: the deadline for its effect runs, 10 s from here."""
     INSTRUCTION_STATUS_DONE: _InstructionStatus.ValueType  # 2
-    """Sent to the venue; reports will tell the rest."""
+    """Sent to the venue; reports will tell the rest. A cancel is over when its order has ended, and is escalated where that
+    takes more than 10 s.
+    """
     INSTRUCTION_STATUS_FAILED: _InstructionStatus.ValueType  # 3
-    """Cannot be done: escalated at once."""
+    """Cannot be done: escalated at once. Releases nothing: an order that was never sent is reported NOT_SENT."""
 
 class InstructionStatus(_InstructionStatus, metaclass=_InstructionStatusEnumTypeWrapper):
     """What the engine did with an instruction."""
@@ -117,11 +125,13 @@ class InstructionStatus(_InstructionStatus, metaclass=_InstructionStatusEnumType
 INSTRUCTION_STATUS_UNSPECIFIED: InstructionStatus.ValueType  # 0
 """Not given: INVALID_ARGUMENT on input."""
 INSTRUCTION_STATUS_RECEIVED: InstructionStatus.ValueType  # 1
-"""Taken on: stops repeats, the deadline for its effect runs."""
+"""Taken on: the deadline for its effect runs, 10 s from here."""
 INSTRUCTION_STATUS_DONE: InstructionStatus.ValueType  # 2
-"""Sent to the venue; reports will tell the rest."""
+"""Sent to the venue; reports will tell the rest. A cancel is over when its order has ended, and is escalated where that
+takes more than 10 s.
+"""
 INSTRUCTION_STATUS_FAILED: InstructionStatus.ValueType  # 3
-"""Cannot be done: escalated at once."""
+"""Cannot be done: escalated at once. Releases nothing: an order that was never sent is reported NOT_SENT."""
 Global___InstructionStatus: typing_extensions.TypeAlias = InstructionStatus
 
 class _InstructionKind:
@@ -381,7 +391,7 @@ class GetHeadroomRequest(google.protobuf.message.Message):
     """Strategy that would trade; empty is the strategy without a name."""
     @property
     def symbols(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """1 to 500 symbols; empty: all that the account holds or has open orders in."""
+        """At most 500 symbols, of registered instruments or not; empty: all that the account holds or has open orders in."""
 
     def __init__(
         self,
@@ -408,7 +418,7 @@ class GetHeadroomResponse(google.protobuf.message.Message):
     account: builtins.str
     """Account."""
     sequence: builtins.int
-    """Position in the account's log it was computed at, 1 or more."""
+    """Position in the account's log it was computed at, 1 or more; prices may be newer."""
     stop_epoch: builtins.int
     """Control epoch it was computed under."""
     @property
@@ -449,17 +459,23 @@ class Headroom(google.protobuf.message.Message):
     symbol: builtins.str
     """Symbol."""
     max_buy_quantity: builtins.float
-    """Largest market buy that would be allowed in full, in units of the instrument, 0 or more."""
+    """Largest market buy of the day that would be allowed in full, in units of the instrument, 0 or more; so would be
+    every smaller one that is not below a minimum. Whether it repeats an earlier order is not asked.
+    """
     max_sell_quantity: builtins.float
-    """Largest market sell that would be allowed in full, in units of the instrument, 0 or more."""
+    """Largest market sell of the day (SIDE_SELL) that would be allowed in full, in units of the instrument, 0 or more; so
+    would be every smaller one that is not below a minimum. Whether it repeats an earlier order is not asked.
+    """
     binding_measure: builtins.str
-    """Measure and scope of the limit that binds first on the buy side, as measure@kind:name; empty: none or a rule below."""
+    """The limit that refuses or cuts down a buy of one lot more, first by precedence, as measure@kind:name, for instance
+    position@symbol:AAPL; empty: a rule that comes before all limits, see `buy_reason`.
+    """
     binding_sell_measure: builtins.str
     """The same on the sell side."""
     buy_reason: riskgateway.v1.decision_pb2.Reason.ValueType
-    """The rule that holds buys back; REASON_NONE when there is headroom."""
+    """Why a buy of one lot more is refused or cut down, also where there is headroom; never REASON_NONE."""
     sell_reason: riskgateway.v1.decision_pb2.Reason.ValueType
-    """The rule that holds sells back; REASON_NONE when there is headroom."""
+    """The same for a sell of one lot more."""
     def __init__(
         self,
         *,
@@ -578,8 +594,9 @@ class StopAllRequest(google.protobuf.message.Message):
     reason: builtins.str
     """Why. Never required, and never refused: it is cut to 1,000 characters and what can't be printed becomes a space."""
     flatten: builtins.bool
-    """Also make orders that bring the positions in scope to zero. Where the server can't, `warnings` says so and the stop
-    stands.
+    """Also make orders that bring the positions in scope to zero, now and for as long as the stop stands: a market order
+    for what no open order closes already, another one for what it left. Where the server can't within half a second,
+    `warnings` says so, the stop stands and the worker makes them. A Resume makes no more; it takes back none.
     """
     def __init__(
         self,
@@ -630,7 +647,7 @@ class StopAllResponse(google.protobuf.message.Message):
 
     @property
     def flatten_orders(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FlattenOrder]:
-        """With `flatten`: the orders to send, at most 1,000."""
+        """With `flatten`: the orders to send that are not answered yet, at most 1,000. StreamInstructions carries the same."""
 
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -849,7 +866,11 @@ class Alert(google.protobuf.message.Message):
     alert_id: builtins.str
     """Its id: the same for repeats of the same thing."""
     kind: builtins.str
-    """What kind, e.g. "limit_breached", "order_suspect", "execution_unknown", "model_stale"."""
+    """What kind, e.g. "instruction_unanswered" (CRITICAL: nobody did in time what the gateway asked for, or it can't be
+    done), "limit_unevaluable" (WARNING: orders work under a limit that can't be judged, none is cancelled for it),
+    "limit_grade" (WARNING, past a hard limit CRITICAL: its use has climbed to one of the policy's `grades`),
+    "order_suspect" (WARNING: an approval that was never reported is past its `valid_for` or its session, and counted).
+    """
     severity: Global___Severity.ValueType
     """How loud."""
     account: builtins.str
@@ -943,8 +964,9 @@ class InstructionSubscription(google.protobuf.message.Message):
     ACCOUNTS_FIELD_NUMBER: builtins.int
     @property
     def accounts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """At most 1,000 accounts; empty: all that the caller may see. Everything not yet acknowledged is sent first, in
-        sequence.
+        """At most 1,000 accounts; empty: all that the caller may see, later ones included. Everything that is not over and was
+        not answered DONE or FAILED is sent first, in sequence within each account; what was only RECEIVED is too, for an
+        engine that ended before it did what it had taken on.
         """
 
     def __init__(
@@ -966,9 +988,11 @@ class InstructionOutcome(google.protobuf.message.Message):
     STATUS_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
     instruction_id: builtins.str
-    """Id of the instruction."""
+    """Id of the instruction, 1 to 200 characters. One that is over, or of an account that the stream has not subscribed to,
+    changes nothing.
+    """
     status: Global___InstructionStatus.ValueType
-    """What the engine did."""
+    """What the engine did. It moves an instruction on, RECEIVED, DONE, FAILED, and never back."""
     text: builtins.str
     """Why not, or what the venue said; 0 to 1000 characters."""
     def __init__(
@@ -1002,7 +1026,7 @@ class Instruction(google.protobuf.message.Message):
     DEADLINE_TIME_FIELD_NUMBER: builtins.int
     REPEATS_FIELD_NUMBER: builtins.int
     instruction_id: builtins.str
-    """Its id: do each only once, repeats carry the same."""
+    """Its id, up to 200 characters, its own over all accounts: do each only once, repeats carry the same."""
     account: builtins.str
     """Account."""
     sequence: builtins.int
@@ -1012,7 +1036,7 @@ class Instruction(google.protobuf.message.Message):
     client_order_id: builtins.str
     """For a cancel: the order's client id."""
     venue_order_id: builtins.str
-    """For a cancel: the venue's id of it as last reported; empty: none."""
+    """For a cancel: the venue's id of it. Reserved: venue ids are not kept, so it is empty."""
     reason: riskgateway.v1.decision_pb2.Reason.ValueType
     """The rule that asks for it."""
     message: builtins.str
@@ -1020,7 +1044,9 @@ class Instruction(google.protobuf.message.Message):
     stop_epoch: builtins.int
     """Control epoch it was made under."""
     repeats: builtins.int
-    """How often it was sent before, 0 or more."""
+    """How often this server sent it before, on any stream, 0 or more. It is sent again on a new stream, and when it is
+    escalated unanswered.
+    """
     @property
     def flatten_order(self) -> Global___FlattenOrder:
         """For a flatten or a cut: the order to send."""
@@ -1031,7 +1057,7 @@ class Instruction(google.protobuf.message.Message):
 
     @property
     def deadline_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it is escalated unless acknowledged, on the store's clock."""
+        """When it is escalated unless acknowledged (after RECEIVED: unless it has had its effect), on the store's clock."""
 
     def __init__(
         self,

@@ -104,22 +104,28 @@ class RiskGatewayServicer(object):
     def CheckOrders(self, request, context):
         """The same for several orders in one step, each seeing the earlier ones. Idempotent by their ids. Errors are those of
         CheckOrder and then hold for the whole call. With `all_or_none` one refused leg refuses all, in one atomic append.
+        Orders of several accounts are decided account by account: after INVALID_ARGUMENT and NOT_FOUND nothing was decided,
+        after another error the orders of some accounts may have been, and the call repeated with the same ids finds out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckOrderStream(self, request_iterator, context):
-        """CheckOrder, pipelined: answers come in the order of the requests. A malformed request ends the stream with
-        INVALID_ARGUMENT; what had been answered before stands.
+        """CheckOrder, pipelined: answers come in the order of the requests, and an account's orders are decided in it. Each
+        order has the server's default deadline; the call's own is the stream's. At most 256 are in flight: then the server
+        stops reading. An error of one request ends the stream once those before it are answered, so the number of answers
+        tells which it was; INVALID_ARGUMENT names it too, as requests[i]. Those after it may have been decided: repeat them
+        with the same ids. A server that drains answers what is in flight, then ends with UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetHeadroom(self, request, context):
-        """The most that may be bought and sold now under all limits: the safe actions of an agent. Advisory: reserves nothing
-        and promises nothing. NOT_FOUND: no such account.
+        """The most that may be bought and sold now under all rules and armed limits: the safe actions of an agent. It is what
+        CheckOrder would answer at this moment; advisory: it reserves and records nothing and promises nothing for later.
+        NOT_FOUND: no such account; UNAVAILABLE while a stop is being carried out here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,7 +175,10 @@ class RiskGatewayServicer(object):
 
     def StreamInstructions(self, request_iterator, context):
         """What the execution engine has to do: cancels, flatten orders, cuts. Durable and in sequence: sent again after a
-        reconnect until acknowledged, and escalated when not. The first message subscribes, else INVALID_ARGUMENT.
+        reconnect until acknowledged, and escalated when not. The first message subscribes, else INVALID_ARGUMENT. Any
+        gateway sends them, and several streams get the same ones: do each id once. NOT_FOUND: an account that was named and
+        is not open. An answer is recorded, not answered; where it can't be the stream ends with UNAVAILABLE, and repeating
+        it is right. Ends by itself only when the server drains, with UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -292,16 +292,22 @@ class RiskGatewayStub(typing.Generic[_RiskGatewayCheckOrderType, _RiskGatewayChe
     CheckOrders: _RiskGatewayCheckOrdersType
     """The same for several orders in one step, each seeing the earlier ones. Idempotent by their ids. Errors are those of
     CheckOrder and then hold for the whole call. With `all_or_none` one refused leg refuses all, in one atomic append.
+    Orders of several accounts are decided account by account: after INVALID_ARGUMENT and NOT_FOUND nothing was decided,
+    after another error the orders of some accounts may have been, and the call repeated with the same ids finds out.
     """
 
     CheckOrderStream: _RiskGatewayCheckOrderStreamType
-    """CheckOrder, pipelined: answers come in the order of the requests. A malformed request ends the stream with
-    INVALID_ARGUMENT; what had been answered before stands.
+    """CheckOrder, pipelined: answers come in the order of the requests, and an account's orders are decided in it. Each
+    order has the server's default deadline; the call's own is the stream's. At most 256 are in flight: then the server
+    stops reading. An error of one request ends the stream once those before it are answered, so the number of answers
+    tells which it was; INVALID_ARGUMENT names it too, as requests[i]. Those after it may have been decided: repeat them
+    with the same ids. A server that drains answers what is in flight, then ends with UNAVAILABLE.
     """
 
     GetHeadroom: _RiskGatewayGetHeadroomType
-    """The most that may be bought and sold now under all limits: the safe actions of an agent. Advisory: reserves nothing
-    and promises nothing. NOT_FOUND: no such account.
+    """The most that may be bought and sold now under all rules and armed limits: the safe actions of an agent. It is what
+    CheckOrder would answer at this moment; advisory: it reserves and records nothing and promises nothing for later.
+    NOT_FOUND: no such account; UNAVAILABLE while a stop is being carried out here.
     """
 
     ReportExecution: _RiskGatewayReportExecutionType
@@ -332,7 +338,10 @@ class RiskGatewayStub(typing.Generic[_RiskGatewayCheckOrderType, _RiskGatewayChe
 
     StreamInstructions: _RiskGatewayStreamInstructionsType
     """What the execution engine has to do: cancels, flatten orders, cuts. Durable and in sequence: sent again after a
-    reconnect until acknowledged, and escalated when not. The first message subscribes, else INVALID_ARGUMENT.
+    reconnect until acknowledged, and escalated when not. The first message subscribes, else INVALID_ARGUMENT. Any
+    gateway sends them, and several streams get the same ones: do each id once. NOT_FOUND: an account that was named and
+    is not open. An answer is recorded, not answered; where it can't be the stream ends with UNAVAILABLE, and repeating
+    it is right. Ends by itself only when the server drains, with UNAVAILABLE.
     """
 
 RiskGatewayAsyncStub: typing_extensions.TypeAlias = RiskGatewayStub[
@@ -400,6 +409,8 @@ class RiskGatewayServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[riskgateway.v1.risk_gateway_pb2.CheckOrdersResponse, collections.abc.Awaitable[riskgateway.v1.risk_gateway_pb2.CheckOrdersResponse]]:
         """The same for several orders in one step, each seeing the earlier ones. Idempotent by their ids. Errors are those of
         CheckOrder and then hold for the whole call. With `all_or_none` one refused leg refuses all, in one atomic append.
+        Orders of several accounts are decided account by account: after INVALID_ARGUMENT and NOT_FOUND nothing was decided,
+        after another error the orders of some accounts may have been, and the call repeated with the same ids finds out.
         """
 
     @abc.abstractmethod
@@ -408,8 +419,11 @@ class RiskGatewayServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[riskgateway.v1.risk_gateway_pb2.CheckOrderRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[riskgateway.v1.risk_gateway_pb2.CheckOrderResponse], collections.abc.AsyncIterator[riskgateway.v1.risk_gateway_pb2.CheckOrderResponse]]:
-        """CheckOrder, pipelined: answers come in the order of the requests. A malformed request ends the stream with
-        INVALID_ARGUMENT; what had been answered before stands.
+        """CheckOrder, pipelined: answers come in the order of the requests, and an account's orders are decided in it. Each
+        order has the server's default deadline; the call's own is the stream's. At most 256 are in flight: then the server
+        stops reading. An error of one request ends the stream once those before it are answered, so the number of answers
+        tells which it was; INVALID_ARGUMENT names it too, as requests[i]. Those after it may have been decided: repeat them
+        with the same ids. A server that drains answers what is in flight, then ends with UNAVAILABLE.
         """
 
     @abc.abstractmethod
@@ -418,8 +432,9 @@ class RiskGatewayServicer(metaclass=abc.ABCMeta):
         request: riskgateway.v1.risk_gateway_pb2.GetHeadroomRequest,
         context: _ServicerContext,
     ) -> typing.Union[riskgateway.v1.risk_gateway_pb2.GetHeadroomResponse, collections.abc.Awaitable[riskgateway.v1.risk_gateway_pb2.GetHeadroomResponse]]:
-        """The most that may be bought and sold now under all limits: the safe actions of an agent. Advisory: reserves nothing
-        and promises nothing. NOT_FOUND: no such account.
+        """The most that may be bought and sold now under all rules and armed limits: the safe actions of an agent. It is what
+        CheckOrder would answer at this moment; advisory: it reserves and records nothing and promises nothing for later.
+        NOT_FOUND: no such account; UNAVAILABLE while a stop is being carried out here.
         """
 
     @abc.abstractmethod
@@ -480,7 +495,10 @@ class RiskGatewayServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[riskgateway.v1.risk_gateway_pb2.Instruction], collections.abc.AsyncIterator[riskgateway.v1.risk_gateway_pb2.Instruction]]:
         """What the execution engine has to do: cancels, flatten orders, cuts. Durable and in sequence: sent again after a
-        reconnect until acknowledged, and escalated when not. The first message subscribes, else INVALID_ARGUMENT.
+        reconnect until acknowledged, and escalated when not. The first message subscribes, else INVALID_ARGUMENT. Any
+        gateway sends them, and several streams get the same ones: do each id once. NOT_FOUND: an account that was named and
+        is not open. An answer is recorded, not answered; where it can't be the stream ends with UNAVAILABLE, and repeating
+        it is right. Ends by itself only when the server drains, with UNAVAILABLE.
         """
 
 def add_RiskGatewayServicer_to_server(servicer: RiskGatewayServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
