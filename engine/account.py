@@ -9,7 +9,6 @@ Quantities are integer lots, money is float64 in the account's base currency.
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from itertools import islice, takewhile
 from typing import Any, Generic, TypeVar
 
@@ -18,22 +17,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.control import Control, Scope, TradingState
-from engine.order import Action, OrderType, Reason
+from engine.order import Action, Order, OrderType, Reason, Side, TimeInForce
 from engine.records import (
     CLOSING_KINDS,
+    IN_SNAPSHOT,
     AccountOpened,
     AdoptedOrder,
     AnyRecord,
     CashFlowed,
     Decided,
+    Escalated,
     Executed,
     ExecutionKind,
     FeeCharged,
+    Instructed,
+    InstructionAnswered,
+    InstructionKind,
+    InstructionStatus,
     Latch,
     Latched,
     Listed,
     Rate,
     Reconciled,
+    Released,
+    ReleaseDelaySet,
     SessionOpened,
     Valued,
 )
@@ -56,6 +63,15 @@ ATTEMPTS_MAX = 100_000
 ATTEMPTS_HORIZON_US = 3600 * 1_000_000
 """The longest window of a rate limit."""
 
+APPROVALS_MAX = 100_000
+"""Different orders whose approvals are kept to tell duplicates by; one costs about 300 bytes."""
+
+APPROVALS_ALIKE_MAX = 100
+"""Approvals kept of orders that say the same: more than any limit on duplicates that makes sense."""
+
+VIEWS_MAX = 1_000
+"""Views kept from one batch to the next: names of strategies are free text, and a view is some arrays."""
+
 STRATEGIES_MAX = 1_000
 """Strategies whose attempts are kept before those that have been silent for long are dropped."""
 
@@ -64,6 +80,15 @@ NAMELESS = "\0"
 
 SESSIONS_MAX = 30
 """Closed sessions kept for loss history."""
+
+RECENT_MAX = 20
+"""Decisions kept for people to look at; all of them are in the log."""
+
+ENDED_MAX = 16
+"""Ended orders remembered per chain of replaces: more than a venue has under way at once."""
+
+ESCALATIONS_MAX = 32
+"""Escalations kept for people to look at; all of them are counted and in the log."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -102,11 +127,14 @@ class Memory(Generic[K, V]):
     def fork(self) -> "Memory[K, V]":
         return Memory(self)
 
-    def settled(self) -> "Memory[K, V]":
-        """This layer's entries in the memory below, which then stands for both."""
+    def settled(self, renewed: bool = False) -> "Memory[K, V]":
+        """This layer's entries in the memory below, which then stands for both. `renewed`: a key that is written again
+        counts as new; else it keeps its place."""
         base = self._base
         if not isinstance(base, Memory):
             return self
+        if renewed:
+            base.forget(self._layer)
         base._layer.update(self._layer)
         return base
 
@@ -123,7 +151,8 @@ class Memory(Generic[K, V]):
 
 
 class Attempts:
-    """Times of the orders tried, shared between forks: a fork knows how many are its own and cuts what another left."""
+    """Times of the orders tried. A value: one more makes another, which shares the list of times, knows how many are
+    its own and cuts what a dropped fork left."""
 
     __slots__ = ("_count", "_times")
 
@@ -131,19 +160,14 @@ class Attempts:
         self._times: list[int] = times if times is not None else []
         self._count = len(self._times)
 
-    def fork(self) -> "Attempts":
-        copy = Attempts(self._times)
-        copy._count = self._count
-        return copy
-
-    def add(self, time_us: int) -> None:
-        if len(self._times) > self._count:
-            del self._times[self._count :]
-        self._times.append(time_us)
-        self._count += 1
-        if self._count > 2 * ATTEMPTS_MAX:
-            self._times = self._times[self._count - ATTEMPTS_MAX : self._count]
-            self._count = len(self._times)
+    def with_one(self, time_us: int) -> "Attempts":
+        times, count = self._times, self._count
+        if len(times) > count:
+            del times[count:]
+        if count >= 2 * ATTEMPTS_MAX:
+            times = times[count - ATTEMPTS_MAX :]
+        times.append(time_us)
+        return Attempts(times)
 
     def since(self, time_us: int) -> int:
         """How many lie strictly after `time_us`."""
@@ -151,6 +175,24 @@ class Attempts:
 
     def recent(self) -> list[int]:
         return self._times[max(0, self._count - ATTEMPTS_MAX) : self._count]
+
+
+OrderContent = tuple[str, str, Side, float, OrderType, float | None, float | None, str]
+"""What makes two orders the same but for their ids."""
+
+
+def content_of(order: Order) -> OrderContent:
+    """A replacement says the same as another replacement of the same order, not as the order itself."""
+    return (
+        order.strategy,
+        order.symbol,
+        order.side,
+        order.quantity,
+        order.order_type,
+        order.limit_price,
+        order.stop_price,
+        order.replaces_client_order_id,
+    )
 
 
 class Memo(msgspec.Struct, frozen=True, array_like=True):
@@ -173,6 +215,19 @@ class Memo(msgspec.Struct, frozen=True, array_like=True):
     def forgotten(self, now_us: int) -> bool:
         """Whether it is past the idempotency horizon. By time alone, so that every process forgets alike."""
         return 0 < self.closed_us < now_us - MEMORY_HORIZON_US
+
+
+class RecentDecision(msgspec.Struct, frozen=True):
+    """A decision as a line of history: its checks are in the log, at `seq`."""
+
+    seq: int
+    order: Order
+    action: Action
+    reason: Reason
+    message: str
+    allowed_lots: int
+    epoch: int
+    time_us: int
 
 
 class OpenOrder(msgspec.Struct, frozen=True):
@@ -198,10 +253,77 @@ class OpenOrder(msgspec.Struct, frozen=True):
     cancel_requested: bool = False
     closing: bool = False
     """The venue is done with it; only fills that it already has may still arrive."""
+    own: bool = False
+    """The gateway's own, to flatten or cut a position: a halt does not ask to cancel it."""
+    instruction_id: str = ""
+    """The instruction that is out about it; it ends with the order."""
+    carried: int = 0
+    """What the orders that it replaced, one beside the other, had filled of the same total: not in `filled`."""
+    chain: int = 0
+    """Of the orders that replace one another in one step, of which only one can be at the venue: all of them count each
+    other's fills. 0: it is in none."""
+    covered: int = 0
+    """Of its leaves, those that an earlier order of its chain counts."""
+    for_session: bool = False
+    """It lives no longer than the session in which it is sent."""
+    lapsed_us: int | None = None
+    """When the next session opened without a word of it, if it is for one."""
+
+    @property
+    def counted(self) -> int:
+        """Lots of it that stand in the books."""
+        return self.leaves - self.covered
+
+    @property
+    def filled_in_all(self) -> int:
+        """Filled of its total, whichever of the orders that it replaced was filled."""
+        return self.carried + self.filled
 
     def suspect(self, now_us: int) -> bool:
-        """Approved, never reported, and past its validity: still counted, until somebody says what became of it."""
-        return not self.working and self.filled == 0 and self.expires_us is not None and now_us > self.expires_us
+        """Approved, never reported, and past its validity or session: still counted, until somebody says what became
+        of it."""
+        if self.working or self.closing or self.cancel_requested:
+            return False
+        return any(end_us is not None and now_us > end_us for end_us in (self.expires_us, self.lapsed_us))
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """Orders that replace one another in one step: what can still fill is the most that any live one can, not their
+    sum."""
+
+    live: tuple[str, ...]
+    """Client order ids, oldest first."""
+    ended: tuple[str, ...] = ()
+    """The latest that ended, at most ENDED_MAX: their last fills may be told late, and count for the live ones."""
+
+
+class Instruction(msgspec.Struct, frozen=True):
+    """Something that the execution engine has to do and that is not over: a cancel until its order has ended, an order
+    of the gateway's own until it was sent or can't be."""
+
+    instruction_id: str
+    kind: InstructionKind
+    client_order_id: str
+    reason: Reason
+    message: str
+    order: Order | None
+    lots: int
+    seq: int
+    epoch: int
+    time_us: int
+    deadline_us: int
+    status: InstructionStatus = InstructionStatus.UNANSWERED
+    escalated_seq: int = 0
+    """Of the record that escalated it; 0: it was not."""
+
+
+class Escalation(msgspec.Struct, frozen=True):
+    """An escalated instruction as a line of history."""
+
+    instruction_id: str
+    message: str
+    seq: int
+    time_us: int
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -227,19 +349,20 @@ class Session(msgspec.Struct, frozen=True):
 class Ends:
     """Between what positions the open orders can lead, in lots by slot: exact in float64 up to LOTS_MAX. A value."""
 
+    __slots__ = ("_active", "high", "largest", "low")
+
     def __init__(self, low: Floats, high: Floats) -> None:
         self.low, self.high = low, high
-
-    @cached_property
-    def largest(self) -> Floats:
+        self.largest: Floats = np.maximum(-low, high)
         """The larger of the two ends' sizes; 0 where nothing is held or open."""
-        largest: Floats = np.maximum(np.abs(self.low), np.abs(self.high))
-        return largest
+        self._active: NDArray[np.intp] | None = None
 
-    @cached_property
+    @property
     def active(self) -> NDArray[np.intp]:
         """The slots in which something is held or open."""
-        return np.flatnonzero(self.largest)
+        if self._active is None:
+            (self._active,) = self.largest.nonzero()
+        return self._active
 
 
 class Book:
@@ -297,19 +420,34 @@ class Book:
 
 
 class Prices:
-    """Marks and rates by slot. Zero and a listing in `missing` stand for what is not known."""
+    """Marks, rates and market phases by slot. Zero stands for what is not known."""
 
-    __slots__ = ("ask", "bid", "fx", "fx_time_us", "mark", "open_mark", "time_us")
+    __slots__ = ("ask", "bid", "fx", "fx_time_us", "mark", "oldest_us", "open_mark", "phase", "time_us")
 
     def __init__(self, arrays: Iterable[Floats]) -> None:
-        self.mark, self.bid, self.ask, self.time_us, self.fx, self.fx_time_us, self.open_mark = arrays
+        self.mark, self.bid, self.ask, self.time_us, self.fx, self.fx_time_us, *rest = arrays
+        self.open_mark, self.oldest_us, self.phase = rest
+
+    def date(self) -> None:
+        """Take note of new times: `oldest_us` is the older of a symbol's mark and its rate."""
+        np.minimum(self.time_us, self.fx_time_us, out=self.oldest_us)
 
     @staticmethod
     def none(slots: int) -> "Prices":
-        return Prices(np.zeros(slots) for _ in range(7))
+        return Prices(np.zeros(slots) for _ in range(9))
 
     def _arrays(self) -> tuple[Floats, ...]:
-        return self.mark, self.bid, self.ask, self.time_us, self.fx, self.fx_time_us, self.open_mark
+        return (
+            self.mark,
+            self.bid,
+            self.ask,
+            self.time_us,
+            self.fx,
+            self.fx_time_us,
+            self.open_mark,
+            self.oldest_us,
+            self.phase,
+        )
 
     def copy(self) -> "Prices":
         return Prices(a.copy() for a in self._arrays())
@@ -318,19 +456,42 @@ class Prices:
         return Prices(np.append(a, np.zeros(slots - len(a))) for a in self._arrays())
 
 
-class AtMarks:
-    """What the marks make of one version of a state: figures that several readers share, each computed once."""
+class Turnover:
+    """What was traded in a session, by slot, of the account or of one strategy. A value: a fill makes another."""
 
-    __slots__ = ("equity", "oldest_us", "priced", "unit_values", "version")
+    __slots__ = ("lots", "paid")
+
+    def __init__(self, lots: Floats, paid: Floats) -> None:
+        self.lots = lots
+        """Filled, buys and sells added up."""
+        self.paid = paid
+        """Σ |lots| × price, in the symbol's currency before its unit: rates may be missing when a fill comes."""
+
+    @staticmethod
+    def none(slots: int) -> "Turnover":
+        return Turnover(np.zeros(slots), np.zeros(slots))
+
+    def with_fill(self, slot: int, lots: int, price: float) -> "Turnover":
+        more = Turnover(self.lots.copy(), self.paid.copy())
+        more.lots[slot] += lots
+        more.paid[slot] += lots * price
+        return more
+
+    def widened(self, slots: int) -> "Turnover":
+        return Turnover(*(np.append(a, np.zeros(slots - len(a))) for a in (self.lots, self.paid)))
+
+
+class AtMarks:
+    """What the marks and rates of a state make of one lot of each symbol: lives until one of them changes."""
+
+    __slots__ = ("price_version", "priced", "unit_values")
 
     def __init__(self, state: "AccountState") -> None:
-        prices, self.version = state.prices, state.version
+        prices, self.price_version = state.prices, state.price_version
         self.unit_values: Floats = prices.mark * state.unit
         self.unit_values *= prices.fx
-        self.priced = not len(self.unit_values) or bool(np.minimum.reduce(self.unit_values) > 0.0)
+        self.priced = not len(self.unit_values) or self.unit_values.item(self.unit_values.argmin()) > 0.0
         """Whether every listed symbol has a mark and a rate above 0."""
-        self.equity: float | None = None
-        self.oldest_us: float | None = None
 
 
 class AccountState:
@@ -347,16 +508,39 @@ class AccountState:
         """Σ lots × average cost, of symbols that settle variation only; 0 for the others."""
         self.book = Book.flat(0)
         self.books: dict[str, Book] = {}
+        self._own_books: set[str] = set()
+        """Those of `books` that no fork shares: another is copied before it is changed, so that a fork costs the same
+        whether it has one strategy or thousands."""
         self.prices = Prices.none(0)
         self.rates: dict[str, Rate] = {}
         self.cash: dict[str, float] = {}
         self.holdings: dict[tuple[str, str], Holding] = {}
         self.orders: dict[str, OpenOrder] = {}
+        self.release_delay_us: int | None = None
+        """How long after it became suspect an approval is let go; None: never."""
+        self.chains: dict[int, Chain] = {}
+        self.chain_of_ended: dict[str, int] = {}
+        """By client order id, the `ended` of all chains."""
+        self.open_counts: dict[tuple[str, str], int] = {}
+        """How many of `orders` are of a strategy and symbol."""
+        self.turnovers: dict[str, Turnover] = {}
+        """Of this session, by `book_key`, "" for the account's own; a book without fills has none."""
+        self.approvals: Memory[OrderContent, tuple[int, ...]] = Memory()
+        """Times of the latest approvals of orders that say the same, oldest first."""
+        self.instructions: dict[str, Instruction] = {}
+        """By id, those that are not over, oldest first."""
+        self.escalations: tuple[Escalation, ...] = ()
+        """The latest, oldest first, at most ESCALATIONS_MAX."""
+        self.escalated_count = 0
+        self.unfilled_us: dict[tuple[str, str], int] = {}
+        """By strategy and symbol: when an order of the gateway's own last ended with lots that nobody filled."""
         self.memos: Memory[str, Memo] = Memory()
         self.executions: Memory[str, int] = Memory()
         self.events: Memory[str, int] = Memory()
         """Ids folded, with the time of their record."""
         self.attempts: dict[str, Attempts] = {}
+        self.attempts_max = STRATEGIES_MAX
+        """Names in `attempts` at which the silent ones are looked for: so rarely that no decision waits for it."""
         self.latches: dict[tuple[Scope, TradingState], tuple[Latch, int]] = {}
         """By scope and state: the newest latch and the sequence number of its record. A weaker one never replaces a
         stricter one: each is lifted by itself."""
@@ -373,10 +557,22 @@ class AccountState:
         self.session: Session | None = None
         self.sessions: tuple[Session, ...] = ()
         self.decisions_by_action: dict[Action, int] = {}
+        self.shadow_by_action: dict[tuple[str, Action], int] = {}
+        """How often a limit in shadow, by its measure, would have done more than allow."""
+        self.recent: tuple[RecentDecision, ...] = ()
+        """The latest decisions, oldest first, at most RECENT_MAX."""
         self.last_time_us = 0
         self.version = 0
         """Grows with every change of lots, prices or slots: what is derived from them is cached under it."""
+        self.price_version = 0
+        """The same for prices and slots alone: an approval changes lots and leaves it."""
+        self._equity = 0.0
+        """As of the last record that moved cash, positions or prices."""
         self.derived: dict[Any, Any] = {}
+        self.views: dict[str, Any] = {}
+        """Of engine.view, by key: as many as there are strategies with limits of their own, and more."""
+        self.resolved: dict[tuple[str, str], Any] = {}
+        """Which limits reach the orders of a strategy in a symbol; kept by engine.decide, and by all forks together."""
 
     # --- forks -----------------------------------------------------------------------------------------------------
 
@@ -388,19 +584,29 @@ class AccountState:
         copy.slots = self.slots.copy()
         copy.basis = self.basis.copy()
         copy.book = self.book.copy()
-        copy.books = {name: book.copy() for name, book in self.books.items()}
+        copy.books = self.books.copy()
+        copy._own_books, self._own_books = set(), set()
         copy.prices = self.prices.copy()
         copy.rates = self.rates.copy()
         copy.cash = self.cash.copy()
         copy.holdings = self.holdings.copy()
         copy.orders = self.orders.copy()
+        copy.chains = self.chains.copy()
+        copy.chain_of_ended = self.chain_of_ended.copy()
+        copy.open_counts = self.open_counts.copy()
+        copy.turnovers = self.turnovers.copy()
+        copy.approvals = self.approvals.fork()
+        copy.instructions = self.instructions.copy()
+        copy.unfilled_us = self.unfilled_us.copy()
         copy.memos = self.memos.fork()
         copy.executions = self.executions.fork()
         copy.events = self.events.fork()
-        copy.attempts = {name: attempts.fork() for name, attempts in self.attempts.items()}
+        copy.attempts = self.attempts.copy()
         copy.latches = self.latches.copy()
         copy.decisions_by_action = self.decisions_by_action.copy()
+        copy.shadow_by_action = self.shadow_by_action.copy()
         copy.derived = self.derived.copy()
+        copy.views = self.views.copy() if len(self.views) <= VIEWS_MAX else {}
         return copy
 
     def settle(self) -> "AccountState":
@@ -408,7 +614,9 @@ class AccountState:
         self.memos = self.memos.settled()
         self.executions = self.executions.settled()
         self.events = self.events.settled()
+        self.approvals = self.approvals.settled(renewed=True)
         self._forget_old()
+        self._forget_approvals()
         return self
 
     def _forget_old(self) -> None:
@@ -424,14 +632,35 @@ class AccountState:
         old = takewhile(lambda entry: entry[1] < before_us, islice(self.executions.items(), FORGET_MAX))
         self.executions.forget([key for key, _ in list(old)])
 
+    def _forget_approvals(self) -> None:
+        """The same for what duplicates are told by, of which the latest repeated is the newest."""
+        crowded = len(self.approvals) > APPROVALS_MAX
+        before_us = self.last_time_us - ATTEMPTS_HORIZON_US
+        old = takewhile(lambda entry: crowded or entry[1][-1] < before_us, islice(self.approvals.items(), FORGET_MAX))
+        self.approvals.forget([content for content, _ in list(old)])
+
+    def approved_alike(self, order: Order, after_us: int) -> int:
+        """How many orders that say the same were approved after a time, APPROVALS_ALIKE_MAX at most; none for an order
+        without an id, which nobody sends."""
+        if not order.client_order_id:  # only asked about
+            return 0
+        times = self.approvals.get(content_of(order)) or ()
+        return sum(1 for time_us in times if time_us > after_us)
+
     def memo(self, client_order_id: str, now_us: int) -> Memo | None:
         """What is remembered of a decision; None for an id that was never used, or so long ago that it is free."""
         memo = self.memos.get(client_order_id)
         return None if memo is None or memo.forgotten(now_us) else memo
 
-    def _close(self, client_order_id: str, time_us: int) -> None:
+    def _close(self, client_order_id: str, time_us: int, filled: int) -> None:
         """An order has nothing open any more: from here on its id grows old."""
-        del self.orders[client_order_id]
+        order = self.orders.pop(client_order_id)
+        self._count_open(order, -1)
+        self.instructions.pop(order.instruction_id, None)
+        if order.own and filled < order.held:
+            self.unfilled_us[order.strategy, order.symbol] = time_us
+        if order.chain:
+            self._leave_chain(order)
         memo = self.memos.get(client_order_id)
         if memo is not None:
             self.memos.put(client_order_id, msgspec.structs.replace(memo, closed_us=time_us))
@@ -443,9 +672,9 @@ class AccountState:
         return bool(self.base_currency)
 
     def at_marks(self) -> "AtMarks":
-        """What the marks make of this version of the state."""
+        """What the marks make of one lot of each symbol."""
         cached: AtMarks | None = self.derived.get("at_marks")
-        if cached is None or cached.version != self.version:
+        if cached is None or cached.price_version != self.price_version:
             cached = self.derived["at_marks"] = AtMarks(self)
         return cached
 
@@ -463,19 +692,20 @@ class AccountState:
 
     def oldest_price_us(self) -> float:
         """Time of the oldest mark or rate that a held or open symbol is valued at; infinite where none is needed."""
-        at_marks = self.at_marks()
-        if at_marks.oldest_us is None:
-            active = self.book.ends().active
-            times = np.minimum(self.prices.time_us, self.prices.fx_time_us)
-            if len(active) < len(times):
-                times = times[active]
-            oldest_us = float(np.minimum.reduce(times)) if len(times) else math.inf
-            at_marks.oldest_us = min(oldest_us, self._oldest_cash_rate_us())
-        return at_marks.oldest_us
+        cached: tuple[int, float] | None = self.derived.get("oldest_price_us")
+        if cached is None or cached[0] != self.version:
+            cached = self.derived["oldest_price_us"] = (self.version, self._oldest_price_us())
+        return cached[1]
 
-    def _oldest_cash_rate_us(self) -> float:
-        held = (currency for currency, amount in self.cash.items() if amount and currency != self.base_currency)
-        return min((self.rates[c].time_us for c in held if c in self.rates), default=math.inf)
+    def _oldest_price_us(self) -> float:
+        active, times = self.book.ends().active, self.prices.oldest_us
+        if len(active) < len(times):
+            times = times[active]
+        oldest_us: float = times.item(times.argmin()) if len(times) else math.inf
+        for currency, amount in self.cash.items():
+            if amount and currency != self.base_currency and (rate := self.rates.get(currency)) is not None:
+                oldest_us = min(oldest_us, rate.time_us)
+        return oldest_us
 
     def symbol_at(self, slot: int) -> str:
         return next(symbol for symbol, index in self.slots.items() if index == slot)
@@ -496,12 +726,9 @@ class AccountState:
 
     def equity(self) -> float:
         """Cash plus positions at the marks, in base currency; NaN where a mark or a rate that it needs is missing."""
-        at_marks = self.at_marks()
-        if at_marks.equity is None:
-            at_marks.equity = self._equity()
-        return at_marks.equity
+        return self._equity
 
-    def _equity(self) -> float:
+    def _equity_now(self) -> float:
         if not self._held_are_priced():
             return math.nan
         held = float(np.dot(self.book.lots, self.unit_values()))
@@ -589,13 +816,16 @@ class AccountState:
         self.basis = np.append(self.basis, 0.0)
         self.book = self.book.widened(count)
         self.books = {name: book.widened(count) for name, book in self.books.items()}
+        self.turnovers = {name: turnover.widened(count) for name, turnover in self.turnovers.items()}
         self.prices = self.prices.widened(count)
         if record.currency == self.base_currency:
             self.prices.fx[slot] = 1.0
             self.prices.fx_time_us[slot] = math.inf
         elif (rate := self.rates.get(record.currency)) is not None:
             self.prices.fx[slot], self.prices.fx_time_us[slot] = rate.rate, rate.time_us
+        self.prices.date()
         self.version += 1
+        self.price_version += 1
 
     def _valued(self, record: Valued) -> None:
         prices, slots = self.prices, self.slots
@@ -605,6 +835,7 @@ class AccountState:
         prices.bid[indices] = [quote.bid or 0.0 for quote in quotes]
         prices.ask[indices] = [quote.ask or 0.0 for quote in quotes]
         prices.time_us[indices] = [quote.time_us for quote in quotes]
+        prices.phase[indices] = [quote.phase for quote in quotes]
         unopened = prices.open_mark == 0.0
         if unopened.any():
             prices.open_mark[unopened] = prices.mark[unopened]
@@ -613,16 +844,39 @@ class AccountState:
             for symbol, listed in self.listed.items():
                 if listed.currency == currency:
                     prices.fx[slots[symbol]], prices.fx_time_us[slots[symbol]] = rate.rate, rate.time_us
+        prices.date()
+        self.price_version += 1
         self._revalued()
 
     def _session_opened(self, record: SessionOpened) -> None:
         if self.session is not None:
             closed = msgspec.structs.replace(self.session, pnl=self.session_pnl())
             self.sessions = (*self.sessions, closed)[-SESSIONS_MAX:]
+            self._lapse(record.time_us)
         self.session = Session(record.date, self.equity(), 0.0, nav_peak=self.nav(), opened_us=record.time_us)
         self.prices.open_mark[:] = self.prices.mark
+        self.turnovers = {}
         if record.event_id:
             self.events.put(record.event_id, record.time_us)
+
+    def _lapse(self, time_us: int) -> None:
+        """The session is over that unreported orders for one were approved in."""
+        for name, order in self.orders.items():
+            if order.for_session and order.lapsed_us is None and not order.working:
+                self.orders[name] = msgspec.structs.replace(order, lapsed_us=time_us)
+
+    def _release_delay_set(self, record: ReleaseDelaySet) -> None:
+        self.events.put(record.event_id, record.time_us)
+        self.release_delay_us = record.delay_us
+
+    def _released(self, record: Released) -> None:
+        for name in record.client_order_ids:
+            order = self.orders.get(name)
+            if order is None or order.working:
+                continue
+            self._keep(order, msgspec.structs.replace(order, leaves=0), record.time_us)
+            if order.chain:
+                self._recount(order.chain)
 
     def _decided(self, record: Decided) -> None:
         order, action = record.order, record.action
@@ -642,77 +896,178 @@ class AccountState:
         )
         self.memos.put(order.client_order_id, memo)
         self.decisions_by_action[action] = self.decisions_by_action.get(action, 0) + 1
+        for check in record.checks:
+            if check.shadow and check.action is not Action.ALLOW:
+                shadowed = check.measure, check.action
+                self.shadow_by_action[shadowed] = self.shadow_by_action.get(shadowed, 0) + 1
+        self._keep_recent(record)
         for name in ("", book_key(order.strategy)):
-            self.attempts.setdefault(name, Attempts()).add(record.time_us)
-        if len(self.attempts) > STRATEGIES_MAX:
+            tried = self.attempts.get(name)
+            self.attempts[name] = (tried if tried is not None else Attempts()).with_one(record.time_us)
+        if len(self.attempts) > self.attempts_max:
             self._forget_attempts(record.time_us)
         if record.allowed_lots:
             self._reserve(record)
+            self._note_approval(order, record.time_us)
         for latch in record.latches:
             self._latch(latch)
+
+    def _keep_recent(self, record: Decided) -> None:
+        recent = RecentDecision(
+            seq=self.seq,
+            order=record.order,
+            action=record.action,
+            reason=record.reason,
+            message=record.message,
+            allowed_lots=record.allowed_lots,
+            epoch=record.epoch,
+            time_us=record.time_us,
+        )
+        self.recent = (*self.recent[-RECENT_MAX + 1 :], recent)
+
+    def _note_approval(self, order: Order, time_us: int) -> None:
+        content = content_of(order)
+        times = self.approvals.get(content) or ()
+        self.approvals.forget([content])  # a key that is put again would keep its place in the line
+        self.approvals.put(content, (*times[-APPROVALS_ALIKE_MAX + 1 :], time_us))
+
+    def _admit(self, order: OpenOrder) -> None:
+        """An order is open from here on."""
+        known = self.orders.get(order.client_order_id)
+        if known is not None:
+            self._count_open(known, -1)
+        self.orders[order.client_order_id] = order
+        self._count_open(order, 1)
+
+    def _count_open(self, order: OpenOrder, more: int) -> None:
+        key = order.strategy, order.symbol
+        count = self.open_counts.pop(key, 0) + more
+        if count:
+            self.open_counts[key] = count
 
     def _forget_attempts(self, now_us: int) -> None:
         """Names of strategies are free text: those that no rate limit can count any more are dropped."""
         before_us = now_us - ATTEMPTS_HORIZON_US
         self.attempts = {name: tried for name, tried in self.attempts.items() if tried.since(before_us)}
+        self.attempts_max = max(STRATEGIES_MAX, 2 * len(self.attempts))
 
     def _reserve(self, record: Decided) -> None:
-        order = record.order
-        self.orders[order.client_order_id] = OpenOrder(
+        """Count an approval. One that replaces another is of a total: what is filled of it already is not reserved
+        again, and where the venue replaces in one step, the two are one order there."""
+        order, filled = record.order, record.filled_lots
+        replaced = self.orders.get(order.replaces_client_order_id) if record.atomic else None
+        carried = replaced.carried if replaced is not None else filled
+        opened = OpenOrder(
             client_order_id=order.client_order_id,
             strategy=order.strategy,
             symbol=order.symbol,
             sign=order.side.sign,
-            held=record.allowed_lots,
-            leaves=record.allowed_lots,
-            filled=0,
-            reported=0,
+            held=record.allowed_lots - carried,
+            leaves=record.allowed_lots - filled,
+            filled=filled - carried,
+            reported=filled - carried,
             order_type=order.order_type,
             limit_price=record.limit_price,
             seq=self.seq,
             epoch=record.epoch,
             time_us=record.time_us,
             expires_us=record.expires_us,
+            carried=carried,
+            for_session=_for_session(order),
         )
-        self._open(order.strategy, order.symbol, order.side.sign, record.allowed_lots)
+        self._admit(opened)
+        self._open(order.strategy, order.symbol, order.side.sign, opened.leaves)
+        if replaced is not None:
+            self._chain(replaced, opened)
 
     def _executed(self, record: Executed) -> None:
         self.executions.put(record.execution_id, record.time_us)
         order = self.orders.get(record.client_order_id)
+        chain = self.chain_of_ended.get(record.client_order_id, 0)
         if record.lots:
             self._fill(record)
         if record.fee:
             self._pay_fee(record.fee, record.fee_currency)
         if order is not None:
             self._follow(order, record)
+        elif chain:
+            self._follow_chain(chain, record)
         for latch in record.latches:
             self._latch(latch)
 
     def _follow(self, order: OpenOrder, record: Executed) -> None:
-        """Move an open order on. Leaves = held − filled while the venue works it; once it is done, only the fills
-        that it says it has and that were not reported yet."""
-        filled = order.filled + record.lots
-        reported = max(order.reported, record.cumulative_lots, filled)
-        closing = order.closing or record.kind in CLOSING_KINDS
-        leaves = max(0, (min(reported, order.held) if closing else order.held) - filled)
-        self._open(order.strategy, order.symbol, order.sign, leaves - order.leaves)
-        if leaves == 0:
-            self._close(order.client_order_id, record.time_us)
+        """Move an open order on, and with it those of its chain."""
+        if order.chain:
+            self._follow_chain(order.chain, record)
+        else:
+            self._keep(order, _moved(order, record), record.time_us)
+
+    def _keep(self, order: OpenOrder, moved: OpenOrder, time_us: int) -> None:
+        """An open order as it has become; with no leaves it ends."""
+        self._open(order.strategy, order.symbol, order.sign, (moved.counted if moved.leaves else 0) - order.counted)
+        if moved.leaves == 0:
+            self._close(order.client_order_id, time_us, moved.filled)
             return
-        self.orders[order.client_order_id] = msgspec.structs.replace(
-            order,
-            leaves=leaves,
-            filled=filled,
-            reported=reported,
-            closing=closing,
-            working=order.working or record.kind in (ExecutionKind.WORKING, ExecutionKind.FILL),
-            cancel_requested=order.cancel_requested or record.kind == ExecutionKind.CANCEL_REQUESTED,
-        )
+        if moved.closing and moved.instruction_id:
+            self.instructions.pop(moved.instruction_id, None)
+            moved = msgspec.structs.replace(moved, instruction_id="")
+        self.orders[order.client_order_id] = moved
+
+    # --- orders that replace one another in one step ---------------------------------------------------------------
+
+    def _chain(self, replaced: OpenOrder, opened: OpenOrder) -> None:
+        chain = replaced.chain or self.seq
+        known = self.chains.get(chain)
+        live = known.live if known is not None else (replaced.client_order_id,)
+        ended = known.ended if known is not None else ()
+        self.chains[chain] = Chain((*live, opened.client_order_id), ended)
+        for order in (replaced, opened):
+            self.orders[order.client_order_id] = msgspec.structs.replace(order, chain=chain)
+        self._recount(chain)
+
+    def _follow_chain(self, chain: int, record: Executed) -> None:
+        """A fill of one of them leaves less to fill for all."""
+        told = self.orders.get(record.client_order_id)
+        lots = record.lots if told is None else _filled_by(told, record)
+        for name in self.chains[chain].live:
+            order = self.orders[name]
+            self._keep(order, _moved(order, record) if order is told else _moved_by(order, lots), record.time_us)
+        self._recount(chain)
+
+    def _recount(self, chain: int) -> None:
+        """Share what can still fill out among the live ones: each counts what those before it don't."""
+        known = self.chains.get(chain)
+        most = 0
+        for name in known.live if known is not None else ():
+            order = self.orders[name]
+            covered = min(order.leaves, most)
+            most = max(most, order.leaves)
+            if covered != order.covered:
+                self._open(order.strategy, order.symbol, order.sign, order.covered - covered)
+                self.orders[name] = msgspec.structs.replace(order, covered=covered)
+
+    def _leave_chain(self, order: OpenOrder) -> None:
+        known = self.chains[order.chain]
+        live = tuple(name for name in known.live if name != order.client_order_id)
+        ended = (*known.ended, order.client_order_id)
+        if live:
+            self.chain_of_ended[order.client_order_id] = order.chain
+            self.chains[order.chain] = Chain(live, ended[-ENDED_MAX:])
+            forgotten = ended[:-ENDED_MAX]
+        else:
+            del self.chains[order.chain]
+            forgotten = ended
+        for name in forgotten:
+            self.chain_of_ended.pop(name, None)
 
     def _fill(self, record: Executed) -> None:
         self.last_fill_us = record.time_us
         listed = self.listed[record.symbol]
         signed = record.sign * record.lots
+        slot = self.slots[record.symbol]
+        for key in ("", book_key(record.strategy)):
+            turnover = self.turnovers.get(key) or Turnover.none(len(self.slots))
+            self.turnovers[key] = turnover.with_fill(slot, record.lots, record.price)
         realised = self._move(record.strategy, record.symbol, signed, record.price)
         paid = realised * listed.unit if listed.settles_variation else -signed * listed.unit * record.price
         self.cash[listed.currency] = self.cash.get(listed.currency, 0.0) + paid
@@ -744,10 +1099,12 @@ class AccountState:
         self.version += 1
 
     def _strategy_book(self, strategy: str) -> Book:
+        """The strategy's book, to be changed."""
         key = book_key(strategy)
         book = self.books.get(key)
-        if book is None:
-            book = self.books[key] = Book.flat(len(self.slots))
+        if book is None or key not in self._own_books:
+            book = self.books[key] = Book.flat(len(self.slots)) if book is None else book.copy()
+            self._own_books.add(key)
         return book
 
     def _pay_fee(self, amount: float, currency: str) -> None:
@@ -813,34 +1170,45 @@ class AccountState:
                 continue
             if told is None and not order.working and (order.expires_us is None or snapshot_us <= order.expires_us):
                 continue
-            leaves = told or 0
-            self._open(order.strategy, order.symbol, order.sign, leaves - order.leaves)
-            if leaves:
-                held = order.filled + leaves  # or the next report would bring back what the broker no longer has
-                self.orders[order.client_order_id] = msgspec.structs.replace(
-                    order, held=held, leaves=leaves, working=True, closing=False
+            self._keep(order, _as_told(order, told or 0), time_us)
+        for chain in list(self.chains):
+            self._level(chain, leaves_by_id, time_us)
+
+    def _level(self, chain: int, leaves_by_id: dict[str, int], time_us: int) -> None:
+        """What the broker's leaves say was filled of one order of a chain was filled for all of them."""
+        live = self.chains[chain].live
+        filled = max(self.orders[name].filled for name in live)
+        for name in live:
+            order = self.orders[name]
+            lots = filled - order.filled
+            if lots and leaves_by_id.get(name):
+                self.orders[name] = msgspec.structs.replace(
+                    order, filled=filled, held=order.held + lots, reported=max(order.reported, filled)
                 )
-            else:
-                self._close(order.client_order_id, time_us)
+            elif lots:
+                self._keep(order, _moved_by(order, lots), time_us)
+        self._recount(chain)
 
     def _adopt(self, adopted: AdoptedOrder, record: Reconciled) -> None:
         """Count an order that only the broker knew, as one whose terms are unknown."""
-        self.orders[adopted.client_order_id] = OpenOrder(
-            client_order_id=adopted.client_order_id,
-            strategy=adopted.strategy,
-            symbol=adopted.symbol,
-            sign=adopted.sign,
-            held=adopted.lots,
-            leaves=adopted.lots,
-            filled=0,
-            reported=0,
-            order_type=OrderType.LIMIT,
-            limit_price=None,
-            seq=self.seq,
-            epoch=record.epoch,
-            time_us=record.time_us,
-            expires_us=None,
-            working=True,
+        self._admit(
+            OpenOrder(
+                client_order_id=adopted.client_order_id,
+                strategy=adopted.strategy,
+                symbol=adopted.symbol,
+                sign=adopted.sign,
+                held=adopted.lots,
+                leaves=adopted.lots,
+                filled=0,
+                reported=0,
+                order_type=OrderType.LIMIT,
+                limit_price=None,
+                seq=self.seq,
+                epoch=record.epoch,
+                time_us=record.time_us,
+                expires_us=None,
+                working=True,
+            )
         )
         self._open(adopted.strategy, adopted.symbol, adopted.sign, adopted.lots)
         self.memos.put(
@@ -864,6 +1232,94 @@ class AccountState:
     def _latched(self, record: Latched) -> None:
         self._latch(record.latch)
 
+    def _instructed(self, record: Instructed) -> None:
+        """One instruction an order: a second one is nobody's, and so is one about an order that has ended."""
+        if record.order is not None:
+            if self.memos.get(record.client_order_id) is not None:
+                return
+            self._reserve_own(record, record.order)
+        order = self.orders.get(record.client_order_id)
+        if order is None or order.instruction_id:
+            return
+        self.orders[record.client_order_id] = msgspec.structs.replace(order, instruction_id=record.instruction_id)
+        self.instructions[record.instruction_id] = Instruction(
+            instruction_id=record.instruction_id,
+            kind=record.kind,
+            client_order_id=record.client_order_id,
+            reason=record.reason,
+            message=record.message,
+            order=record.order,
+            lots=record.lots,
+            seq=self.seq,
+            epoch=record.epoch,
+            time_us=record.time_us,
+            deadline_us=record.deadline_us,
+        )
+
+    def _reserve_own(self, record: Instructed, order: Order) -> None:
+        """Count an order of the gateway's own, and take its id."""
+        self._admit(
+            OpenOrder(
+                client_order_id=order.client_order_id,
+                strategy=order.strategy,
+                symbol=order.symbol,
+                sign=order.side.sign,
+                held=record.lots,
+                leaves=record.lots,
+                filled=0,
+                reported=0,
+                order_type=order.order_type,
+                limit_price=order.limit_price,
+                seq=self.seq,
+                epoch=record.epoch,
+                time_us=record.time_us,
+                expires_us=None,
+                own=True,
+                for_session=_for_session(order),
+            )
+        )
+        self._open(order.strategy, order.symbol, order.side.sign, record.lots)
+        memo = Memo(
+            seq=self.seq,
+            digest="own",  # of no order: whoever asks for one under its id was not allowed it
+            action=Action.ALLOW,
+            reason=Reason.NONE,
+            allowed_lots=record.lots,
+            epoch=record.epoch,
+            time_us=record.time_us,
+            expires_us=None,
+            strategy=order.strategy,
+            symbol=order.symbol,
+            sign=order.side.sign,
+            closed_us=0,
+        )
+        self.memos.put(order.client_order_id, memo)
+
+    def _answered(self, record: InstructionAnswered) -> None:
+        found = self.instructions.get(record.instruction_id)
+        if found is None:
+            return
+        over = record.status in (InstructionStatus.DONE, InstructionStatus.FAILED)
+        if over and found.kind is not InstructionKind.CANCEL:
+            del self.instructions[record.instruction_id]
+            return
+        self.instructions[record.instruction_id] = msgspec.structs.replace(
+            found, status=record.status, deadline_us=record.deadline_us
+        )
+
+    def _escalated(self, record: Escalated) -> None:
+        found = self.instructions.get(record.instruction_id)
+        if found is None or found.escalated_seq:
+            return
+        self.instructions[record.instruction_id] = msgspec.structs.replace(found, escalated_seq=self.seq)
+        escalation = Escalation(record.instruction_id, record.message, self.seq, record.time_us)
+        self.escalations = (*self.escalations[-ESCALATIONS_MAX + 1 :], escalation)
+        self.escalated_count += 1
+
+    def release(self, strategy: str, symbol: str, sign: int, lots: int) -> None:
+        """Count open lots of a side less, on a fork that is asked what if an order were cancelled; no record does."""
+        self._open(strategy, symbol, sign, -lots)
+
     def _latch(self, latch: Latch) -> None:
         known = self.latches.get((latch.scope, latch.state))
         if known is not None and known[0].needs_reconciliation and self.reconciled_seq < known[1]:
@@ -873,7 +1329,7 @@ class AccountState:
     def _revalued(self) -> None:
         """Move the high-water mark, and give a new account its units (NAV starts at 1)."""
         self.version += 1
-        equity = self.equity()
+        self._equity = equity = self._equity_now()
         if not (math.isfinite(equity) and equity > 0):
             return
         if self.units == 0.0:
@@ -888,6 +1344,50 @@ class AccountState:
             self.session = msgspec.structs.replace(session, equity_open=equity, flows=0.0, nav_peak=nav)
         elif nav > session.nav_peak:
             self.session = msgspec.structs.replace(session, nav_peak=nav)
+
+
+def _for_session(order: Order) -> bool:
+    return order.time_in_force not in (TimeInForce.GTC, TimeInForce.GTD)
+
+
+def _filled_by(order: OpenOrder, record: Executed) -> int:
+    """Lots that a report takes from an order's leaves. What a snapshot's positions hold already is not booked again,
+    but it is filled: up to its cumulative quantity, of which the snapshot's open orders may have told some."""
+    return max(0, record.cumulative_lots - order.filled) if IN_SNAPSHOT in record.flags else record.lots
+
+
+def _moved(order: OpenOrder, record: Executed) -> OpenOrder:
+    """An open order after a report on it."""
+    return msgspec.structs.replace(
+        _moved_by(order, _filled_by(order, record), record.cumulative_lots, record.kind in CLOSING_KINDS),
+        working=order.working or record.kind in (ExecutionKind.WORKING, ExecutionKind.FILL),
+        cancel_requested=order.cancel_requested or record.kind == ExecutionKind.CANCEL_REQUESTED,
+    )
+
+
+def _moved_by(order: OpenOrder, lots: int, cumulative_lots: int = 0, ends: bool = False) -> OpenOrder:
+    """An open order after a fill. Leaves = held − filled while the venue works it; once it is done, only the fills
+    that it says it has and that were not reported yet."""
+    filled = order.filled + lots
+    reported = max(order.reported, cumulative_lots, filled)
+    closing = order.closing or ends
+    leaves = max(0, (min(reported, order.held) if closing else order.held) - filled)
+    return msgspec.structs.replace(order, leaves=leaves, filled=filled, reported=reported, closing=closing)
+
+
+def _as_told(order: OpenOrder, leaves: int) -> OpenOrder:
+    """An open order of which the broker has `leaves`. What is missing from its total was filled, and is in the broker's
+    positions: the venue's cumulative quantity counts it."""
+    filled = max(order.filled, order.held - leaves) if leaves else order.filled
+    return msgspec.structs.replace(
+        order,
+        held=filled + leaves,
+        filled=filled,
+        reported=max(order.reported, filled),
+        leaves=leaves,
+        working=True,
+        closing=False,
+    )
 
 
 def _averaged(old: Holding, lots: int, price: float) -> tuple[float, float]:
@@ -920,4 +1420,9 @@ _FOLDS: dict[type, Any] = {
     FeeCharged: AccountState._fee_charged,
     Reconciled: AccountState._reconciled,
     Latched: AccountState._latched,
+    Instructed: AccountState._instructed,
+    InstructionAnswered: AccountState._answered,
+    Escalated: AccountState._escalated,
+    ReleaseDelaySet: AccountState._release_delay_set,
+    Released: AccountState._released,
 }

@@ -56,6 +56,8 @@ class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     rank: int = 0
     """Rank of the actor's role; a Resume needs at least this."""
+    flatten: bool = False
+    """While it is in force, the gateway's own orders bring the positions in scope to zero."""
 
 
 class Lifted(msgspec.Struct, frozen=True):
@@ -88,6 +90,10 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     instrument_set: str = ""
     armed_file: str = ""
     """Hash of the last limits file that control armed; a restart re-arms only a file that changed since."""
+    shadow_limit_set: str = ""
+    """Content hash of a whole set that is evaluated beside the armed one, without effect; empty: none."""
+    limits_epoch: int = 0
+    """Which arming of limits this partition has: the epoch that it had where the order of armings is settled."""
 
     def state_at(self, account: str, strategy: str, symbol: str) -> TradingState:
         """The strictest stop in force that reaches such an order."""
@@ -121,11 +127,16 @@ def decode_control(state: bytes) -> Control:
 
 def stopped(control: Control, stop: Stop) -> Control:
     """`control` with `stop` in force. Of two stops of one scope the newer stands, with the stricter state and
-    the higher rank of both."""
+    the higher rank of both; if one of them flattens, it does."""
     kept, new = [], stop
     for old in control.stops:
         if old.scope == stop.scope:
-            new = msgspec.structs.replace(new, state=max(old.state, new.state), rank=max(old.rank, new.rank))
+            new = msgspec.structs.replace(
+                new,
+                state=max(old.state, new.state),
+                rank=max(old.rank, new.rank),
+                flatten=old.flatten or new.flatten,
+            )
         else:
             kept.append(old)
     return msgspec.structs.replace(control, epoch=stop.epoch, stops=(*kept, new))

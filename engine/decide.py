@@ -5,24 +5,37 @@ module alone knows what follows: the strictest action wins, true reductions pass
 fits every limit, a limit that can't be evaluated refuses. The result is the record that is appended to the log.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import msgspec
 
 from engine.account import AccountState, book_key
 from engine.control import Control, Scope, TradingState
-from engine.instrument import LOTS_MAX, Instrument, InstrumentSet
+from engine.instrument import LOTS_MAX, AssetClass, Instrument, InstrumentSet
 from engine.limits import Limit, LimitAction, LimitSet, Policy, ScopeKind, reaches
 from engine.measures import MEASURES
-from engine.measures.measure import MICROS, Armed, Case, Family, Reading, Unevaluable
-from engine.order import Action, Order, Reason, TimeInForce, digest_of
+from engine.measures.measure import (
+    MICROS,
+    NOTHING_REPLACED,
+    Armed,
+    Case,
+    Family,
+    Reading,
+    Replaced,
+    Unevaluable,
+)
+from engine.minima import least_of
+from engine.order import Action, Order, Reason, Side, TimeInForce
 from engine.records import Check, Decided, Latch
 from engine.risk.model import RiskModel
 
 GUARDED = ("size", "value", "position")
 """Where no limit of one of these kinds reaches an instrument, nothing trades in it (FIA: no limit means blocked)."""
+
+RESOLVED_MAX = 4_096
+"""Pairs of strategy and symbol whose limits are remembered per account: names of strategies are free text."""
 
 REDUCE_TRIES_MAX = 4
 """The closed forms are exact up to rounding: a lot more or less mends that, more tries would hide a wrong formula."""
@@ -35,6 +48,7 @@ _ACTIONS = {
 }
 
 _ALLOW, _NONE = Action.ALLOW, Reason.NONE
+_LEAST, _MOST = -math.inf, math.inf
 """Looked up once: every check reads them."""
 
 _STATE_REASONS = {
@@ -52,6 +66,8 @@ class Terms:
     limits: LimitSet
     instruments: InstrumentSet
     model: RiskModel | None
+    shadow: LimitSet | None = None
+    """A whole set that is evaluated beside `limits` and changes no decision."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -89,47 +105,76 @@ def decide(state: AccountState, terms: Terms, order: Order, now_us: int) -> Deci
     refusal = _guard(state, terms, order, instrument, lots, resolved)
     if refusal is not None:
         return _refused(terms, order, now_us, refusal, instrument)
-    cap = _reduce_only_cap(state, terms.control, order, lots, blocked)
+    replaced = _replaced(state, order, instrument) if order.replaces_client_order_id else NOTHING_REPLACED
+    cap = _reduce_only_cap(state, terms.control, order, lots, blocked, replaced)
     if isinstance(cap, _Refusal):
         return _refused(terms, order, now_us, cap, instrument)
-    case = Case(state, terms.instruments, terms.model, terms.limits.policy, now_us, order, instrument, cap)
-    armed = resolved.limits
-    verdict = _judge(case, armed)
-    allowed = cap
-    if verdict.action is Action.REDUCE:
-        allowed = _largest(case, armed, verdict)
-        if allowed == 0:
-            verdict = msgspec.structs.replace(verdict, action=Action.REJECT)
-    elif not verdict.action.allows:
-        allowed = 0
+    case = Case(state, terms.instruments, terms.model, terms.limits.policy, now_us, order, instrument, cap, replaced)
+    verdict, allowed = _judge(case, resolved.limits), cap
+    if verdict.action > Action.WARN:
+        verdict, allowed = _cut(case, resolved.limits, verdict)
+    if cap < lots or verdict.action is Action.REDUCE:
+        verdict, allowed = _part(case, verdict, lots, allowed)
+    return _decided(terms, case, verdict, lots, allowed)
+
+
+def _cut(case: Case, limits: Sequence[Armed], verdict: Verdict) -> tuple[Verdict, int]:
+    """What a verdict that does not let the order pass whole leaves of it: some lots where REDUCE finds any that may be
+    sent, else none."""
+    if verdict.action is not Action.REDUCE:
+        return verdict, 0
+    allowed = _largest(case, limits, verdict)
+    too_small = _guard_minima(case.state, case.policy, case.order, case.instrument, allowed) if allowed else None
+    if too_small is not None:
+        allowed = _largest_exit(case, limits)
+    if allowed == 0:
+        left = f"{verdict.message}; of what is left, {too_small.message}" if too_small else verdict.message
+        verdict = msgspec.structs.replace(verdict, action=Action.REJECT, message=left)
+    return verdict, allowed
+
+
+def _part(case: Case, verdict: Verdict, lots: int, allowed: int) -> tuple[Verdict, int]:
+    """The verdict where not all of the `lots` asked for are allowed: those that do more than reduce were not judged
+    (`case.lots` were), or a limit allows fewer. Nothing at all where the order takes no part of itself."""
     action, reason, message = verdict.action, verdict.reason, verdict.message
-    if cap < lots and action.allows:
-        action = max(action, Action.REDUCE)
-        if allowed == cap:
-            reason = Reason.REDUCE_ONLY_ORDER if order.reduce_only else Reason.REDUCE_ONLY
-        message = f"only {_quantity(instrument, cap)} of {_quantity(instrument, lots)} reduce the position"
-    if action is Action.REDUCE and order.all_or_none:
+    if case.lots < lots and action.allows:
+        action = Action.REDUCE
+        if allowed == case.lots:
+            reason = Reason.REDUCE_ONLY_ORDER if case.order.reduce_only else Reason.REDUCE_ONLY
+        message = (
+            f"only {_quantity(case.instrument, case.lots)} of {_quantity(case.instrument, lots)} reduce the position"
+        )
+    if action is Action.REDUCE and case.order.all_or_none:
         action, allowed = Action.REJECT, 0
         message = f"{message}; all_or_none refuses a smaller order"
     elif action is Action.REDUCE:
-        message = f"{message}; allowed: {_quantity(instrument, allowed)}"
+        message = f"{message}; allowed: {_quantity(case.instrument, allowed)}"
+    return msgspec.structs.replace(verdict, action=action, reason=reason, message=message), allowed
+
+
+def _decided(terms: Terms, case: Case, verdict: Verdict, lots: int, allowed: int) -> Decided:
+    """The record of a verdict on `lots` asked for, of which `allowed` may be sent."""
+    order, control = case.order, terms.control
     return Decided(
-        time_us=now_us,
-        epoch=terms.control.epoch,
+        time_us=case.now_us,
+        epoch=control.epoch,
         order=order,
-        digest=digest_of(order),
-        action=action,
-        reason=reason,
-        message=message,
+        digest=order.digest,
+        action=verdict.action,
+        reason=verdict.reason,
+        message=verdict.message,
         lots=lots,
         allowed_lots=allowed,
         limit_set=terms.limits.hash,
         instrument_set=terms.instruments.hash,
         risk_model=terms.model.hash if terms.model is not None else "",
+        shadow_set=terms.shadow.hash if terms.shadow is not None else "",
         checks=verdict.checks,
-        latches=_latches(state, terms, order, verdict) if action is Action.HALT else (),
-        expires_us=_expiry(order, terms, now_us),
+        latches=_latches(case.state, terms, order, verdict) if verdict.action is Action.HALT else (),
+        expires_us=_expiry(order, terms, case.now_us),
         limit_price=order.limit_price,
+        filled_lots=case.replaced.filled if allowed else 0,
+        atomic=allowed > 0 and bool(order.replaces_client_order_id) and case.instrument.replaces_atomically,
     )
 
 
@@ -196,8 +241,10 @@ def _guard(
     return (
         _guard_instrument(state, instrument)
         or _guard_terms(terms.limits.policy, order, instrument, lots)
-        or _guard_replaced(state, order)
+        or _guard_replaced(state, order, lots)
+        or _guard_short(state, terms.limits.policy, order, instrument, lots)
         or _guard_limits(instrument, resolved)
+        or _guard_minima(state, terms.limits.policy, order, instrument, lots)
     )
 
 
@@ -241,15 +288,49 @@ def _guard_terms(policy: Policy, order: Order, instrument: Instrument, lots: int
     return None
 
 
-def _guard_replaced(state: AccountState, order: Order) -> _Refusal | None:
+def _guard_replaced(state: AccountState, order: Order, lots: int) -> _Refusal | None:
     if not order.replaces_client_order_id:
         return None
     replaced = state.orders.get(order.replaces_client_order_id)
-    if replaced is not None and (replaced.symbol, replaced.sign) == (order.symbol, order.side.sign):
+    reason = Reason.REPLACED_ORDER_UNKNOWN
+    if replaced is None or replaced.closing:
+        what = "is not open"
+    elif (replaced.strategy, replaced.symbol, replaced.sign) != (order.strategy, order.symbol, order.side.sign):
+        what = "is of another strategy, symbol or side"
+    elif replaced.own:
+        what = "is the gateway's own"
+    elif lots <= replaced.filled_in_all:
+        reason = Reason.REPLACED_ORDER_FILLED
+        what = "has filled as much as this one wants in total; cancel it instead"
+    else:
         return None
-    what = "is not open" if replaced is None else "is of another symbol or side"
-    message = f"order {order.replaces_client_order_id!r}, which this one replaces, {what}"
-    return _Refusal(Action.REJECT, Reason.REPLACED_ORDER_UNKNOWN, message)
+    return _Refusal(Action.REJECT, reason, f"order {order.replaces_client_order_id!r}, which this one replaces, {what}")
+
+
+def _replaced(state: AccountState, order: Order, instrument: Instrument) -> Replaced:
+    replaced = state.orders[order.replaces_client_order_id]
+    if not instrument.replaces_atomically:
+        return Replaced(replaced.filled_in_all)
+    chain = state.chains.get(replaced.chain)
+    live = (state.orders[name] for name in chain.live) if chain is not None else (replaced,)
+    return Replaced(replaced.filled_in_all, max(one.leaves for one in live))
+
+
+def _guard_short(
+    state: AccountState, policy: Policy, order: Order, instrument: Instrument, lots: int
+) -> _Refusal | None:
+    """Long is what is left once every open sell has filled, not the position alone."""
+    if order.side is not Side.SELL or not policy.short_sales_marked or instrument.asset_class is not AssetClass.EQUITY:
+        return None
+    spared = sum(_replaced(state, order, instrument)) if order.replaces_client_order_id else 0
+    low = state.book.interval(state.slots[order.symbol])[0]
+    if low - max(0, lots - spared) >= 0:
+        return None
+    message = (
+        f"a sell of {_quantity(instrument, lots)} could lead {order.symbol} below zero: {_quantity(instrument, low)} "
+        "are left of it once the open sells have filled; send it as SIDE_SELL_SHORT"
+    )
+    return _Refusal(Action.REJECT, Reason.SHORT_SALE_UNMARKED, message)
 
 
 def _guard_limits(instrument: Instrument, resolved: "_Resolved") -> _Refusal | None:
@@ -260,8 +341,34 @@ def _guard_limits(instrument: Instrument, resolved: "_Resolved") -> _Refusal | N
     return _Refusal(Action.REJECT, Reason.LIMIT_MISSING, message)
 
 
+def _guard_minima(
+    state: AccountState, policy: Policy, order: Order, instrument: Instrument, lots: int
+) -> _Refusal | None:
+    if not (instrument.quantity_min or policy.order_value_min) or lots <= exit_room(state, order, instrument):
+        return None
+    try:
+        least = least_of(state, policy, order, instrument)
+    except Unevaluable as missing:
+        return _Refusal(Action.REJECT, missing.reason, f"the least value of an order can't be told: {missing.note}")
+    if least is None or lots >= least.lots:
+        return None
+    message = f"{_quantity(instrument, lots)} is below {least.rule}; only what reduces the position may be smaller"
+    return _Refusal(Action.REJECT, least.reason, message)
+
+
+def exit_room(state: AccountState, order: Order, instrument: Instrument) -> int:
+    """The most lots of an order that close a position, the account's or the strategy's: no minimum stops them."""
+    replaced = _replaced(state, order, instrument) if order.replaces_client_order_id else NOTHING_REPLACED
+    return max(_room(state, order, book, replaced) for book in ("", book_key(order.strategy)))
+
+
 def _reduce_only_cap(
-    state: AccountState, control: Control, order: Order, lots: int, blocked: TradingState
+    state: AccountState,
+    control: Control,
+    order: Order,
+    lots: int,
+    blocked: TradingState,
+    replaced: Replaced = NOTHING_REPLACED,
 ) -> int | _Refusal:
     """The most lots that may be judged: all of them, or in reduce-only no more than reduce the position."""
     in_force = blocked is TradingState.REDUCE_ONLY
@@ -269,11 +376,11 @@ def _reduce_only_cap(
         return lots
     caps = [lots]
     if in_force:
-        caps += [_room(state, order, book) for book in _reduce_only_books(state, control, order)]
+        caps += [_room(state, order, book, replaced) for book in _reduce_only_books(state, control, order)]
     if order.reduce_only:
-        caps += [_room(state, order, book) for book in ("", book_key(order.strategy))]
+        caps += [_room(state, order, book, replaced) for book in ("", book_key(order.strategy))]
     cap = min(caps)
-    if cap >= 1:
+    if cap > replaced.filled:
         return cap
     position = int(state.book_of(book_key(order.strategy)).lots[state.slots[order.symbol]])
     what = f"a {order.side.name.lower()} of {order.symbol} reduces nothing: the position is {position} lots"
@@ -296,8 +403,12 @@ def _reduce_only_books(state: AccountState, control: Control, order: Order) -> s
     return {order.strategy if scope.strategy else "" for scope in scopes}
 
 
-def _room(state: AccountState, order: Order, strategy: str) -> int:
-    return reduction_room(state, strategy, state.slots[order.symbol], order.side.sign)
+def _room(state: AccountState, order: Order, strategy: str, replaced: Replaced) -> int:
+    """The most lots in total of which nothing does more than reduce."""
+    slot, sign = state.slots[order.symbol], order.side.sign
+    if replaced is not NOTHING_REPLACED and not side_reduces(state, strategy, slot, sign):
+        return 0
+    return replaced.filled + replaced.covered + reduction_room(state, strategy, slot, sign)
 
 
 def reduction_room(state: AccountState, strategy: str, slot: int, sign: int) -> int:
@@ -308,6 +419,13 @@ def reduction_room(state: AccountState, strategy: str, slot: int, sign: int) -> 
         return 0
     leaves = int((book.buys if sign > 0 else book.sells)[slot])
     return max(0, abs(position) - leaves)
+
+
+def side_reduces(state: AccountState, strategy: str, slot: int, sign: int) -> bool:
+    """Whether everything that is open on a side of a book truly reduces it: it opposes P, and is at most |P|."""
+    book = state.book_of(strategy)
+    position = int(book.lots[slot])
+    return position * sign < 0 and int((book.buys if sign > 0 else book.sells)[slot]) <= abs(position)
 
 
 def _why_blocked(state: AccountState, control: Control, order: Order, blocked: TradingState) -> str:
@@ -328,8 +446,10 @@ class _Resolved(msgspec.Struct, frozen=True):
     """What a limit set says of the orders of a strategy in an instrument."""
 
     limit_set: LimitSet
+    shadow_set: LimitSet | None
     instrument_set: InstrumentSet
     limits: tuple[Armed, ...]
+    """Those of the set in force, then those of the set in shadow, which change nothing."""
     missing: tuple[str, ...]
     """Kinds of guard that none of `limits` is."""
 
@@ -341,17 +461,34 @@ def armed_limits(state: AccountState, terms: Terms, strategy: str, instrument: I
 
 def _resolved(state: AccountState, terms: Terms, strategy: str, instrument: Instrument) -> _Resolved:
     """Resolved once, and cached as long as the sets are the same."""
-    key = ("armed", strategy, instrument.symbol)
-    cached: _Resolved | None = state.derived.get(key)
-    if cached is not None and cached.limit_set is terms.limits and cached.instrument_set is terms.instruments:
+    key = strategy, instrument.symbol
+    cached: _Resolved | None = state.resolved.get(key)
+    if (
+        cached is not None
+        and cached.limit_set is terms.limits
+        and cached.instrument_set is terms.instruments
+        and cached.shadow_set is terms.shadow
+    ):
         return cached
-    rows = [row for row in terms.limits.rows_for(state.account) if reaches(row, strategy, instrument)]
-    rows.sort(key=lambda row: MEASURES[row.measure].reason)
-    limits = tuple(Armed(row, MEASURES[row.measure], state.account, strategy, instrument) for row in rows)
-    guarding = {one.measure.guards for one in limits if one.row.action is not LimitAction.WARN}
+    limits = _reaching(terms.limits, state.account, strategy, instrument)
+    shadows = _reaching(terms.shadow, state.account, strategy, instrument, True) if terms.shadow is not None else ()
+    guarding = {one.measure.guards for one in limits if one.row.is_hard}
     missing = tuple(kind for kind in GUARDED if kind not in guarding)
-    resolved = state.derived[key] = _Resolved(terms.limits, terms.instruments, limits, missing)
+    if len(state.resolved) >= RESOLVED_MAX:
+        state.resolved.clear()
+    resolved = state.resolved[key] = _Resolved(
+        terms.limits, terms.shadow, terms.instruments, (*limits, *shadows), missing
+    )
     return resolved
+
+
+def _reaching(
+    limit_set: LimitSet, account: str, strategy: str, instrument: Instrument, shadow: bool = False
+) -> tuple[Armed, ...]:
+    """The rows of a set that reach such an order, in the precedence of their reasons."""
+    rows = [row for row in limit_set.rows_for(account) if reaches(row, strategy, instrument)]
+    rows.sort(key=lambda row: MEASURES[row.measure].reason.rank)
+    return tuple(Armed(row, MEASURES[row.measure], account, strategy, instrument, shadow) for row in rows)
 
 
 def _judge(case: Case, limits: Sequence[Armed]) -> Verdict:
@@ -360,9 +497,31 @@ def _judge(case: Case, limits: Sequence[Armed]) -> Verdict:
     breached: list[tuple[Armed, Check]] = []
     action, reason, message, fit = Action.ALLOW, Reason.NONE, "within all limits", case.lots
     for armed in limits:
-        check = _check(case, armed)
+        try:
+            reading = armed.read(case, armed)
+        except Unevaluable as missing:
+            check = _unevaluable(case, armed, missing)
+        else:
+            before, after, age_us = reading
+            if _LEAST < before < _MOST and _LEAST < after < armed.quiet:
+                checks.append(
+                    Check(
+                        armed.name,
+                        armed.label,
+                        before,
+                        after,
+                        armed.warn,
+                        armed.bound,
+                        armed.unit_name,
+                        _ALLOW,
+                        _NONE,
+                        age_us,
+                    )
+                )
+                continue
+            check = _check(case, armed, reading)
         checks.append(check)
-        if check.action is _ALLOW:
+        if check.action is _ALLOW or armed.shadow:
             continue
         if check.action > Action.WARN:
             breached.append((armed, check))
@@ -376,20 +535,20 @@ def _judge(case: Case, limits: Sequence[Armed]) -> Verdict:
     return Verdict(action, reason, message, tuple(checks), max(0, fit), tuple(breached))
 
 
-def _check(case: Case, armed: Armed) -> Check:
-    try:
-        reading = armed.read(case, armed)
-    except Unevaluable as missing:
-        return _unevaluable(case, armed, missing)
-    before, after = reading.before, reading.after
-    if not (isfinite(before) and isfinite(after)):
+def _check(case: Case, armed: Armed, reading: Reading) -> Check:
+    before, after, age_us = reading
+    if not (math.isfinite(before) and math.isfinite(after)):
         note = f"{armed.name} is {before} before and {after} after the order"
         return _unevaluable(case, armed, Unevaluable(Reason.MEASURE_NOT_FINITE, note))
-    action, reason, reduction = _ALLOW, _NONE, False
+    action, reason, reduction, note = _ALLOW, _NONE, False, ""
     if after > armed.bound:
         reduction = _passes_as_reduction(case, armed, reading)
-        if not reduction:
+        if case.joining == 0 and not reduction and armed.measure.family in (Family.PORTFOLIO, Family.QUOTA):
+            note = "it adds nothing to the order that it replaces"
+        elif not reduction:
             action, reason = _ACTIONS[armed.row.action], armed.measure.reason
+        if armed.measure.say is not None:
+            note = armed.measure.say(case)
     if action is _ALLOW and armed.warn is not None and after >= armed.warn:
         action, reason = Action.WARN, armed.measure.reason
     return Check(
@@ -402,9 +561,11 @@ def _check(case: Case, armed: Armed) -> Check:
         armed.unit_name,
         action,
         reason,
-        reading.input_age_us,
+        age_us,
         False,
         reduction,
+        note,
+        armed.shadow,
     )
 
 
@@ -426,12 +587,15 @@ def _unevaluable(case: Case, armed: Armed, missing: Unevaluable) -> Check:
         False,
         reduction,
         missing.note,
+        armed.shadow,
     )
 
 
 def _is_reduction(case: Case, armed: Armed) -> bool:
     """A true reduction in the limit's scope, judged from lots (DESIGN.md)."""
-    return case.lots <= reduction_room(case.state, armed.strategy, case.slot, case.sign)
+    if case.joining == 0:
+        return side_reduces(case.state, armed.strategy, case.slot, case.sign)
+    return case.joining <= reduction_room(case.state, armed.strategy, case.slot, case.sign)
 
 
 def _passes_as_reduction(case: Case, armed: Armed, reading: Reading) -> bool:
@@ -451,7 +615,7 @@ def _passes_as_reduction(case: Case, armed: Armed, reading: Reading) -> bool:
 def _standing(case: Case, armed: Armed, reading: Reading) -> float:
     """The measure without the order. A position limit reads one side only; what a reduction lowers is the larger."""
     if armed.measure.name != "position":
-        return reading.before
+        return reading[0]
     low, high = case.state.book_of(armed.strategy).interval(case.slot)
     return max(abs(low), abs(high)) * case.instrument.lot_size
 
@@ -467,7 +631,7 @@ def _group_grid_rises(case: Case) -> bool:
     view = case.view("", None)
     members = underlyings.index == underlyings.index[case.slot]
     low, high = float(view.low[members].sum()), float(view.high[members].sum())
-    moved = case.sign * case.lots * case.unit_value()
+    moved = case.sign * case.joining * case.unit_value()
     now, then = max(high, -low), max(high + moved, -(low + moved))
     return then > now * (1 + 1e-12)
 
@@ -475,8 +639,11 @@ def _group_grid_rises(case: Case) -> bool:
 def _fit(case: Case, armed: Armed) -> int:
     """The most lots of the order that the limit lets pass: within its bound, or as a true reduction if that is more."""
     fit = armed.measure.fit(case, armed, armed.bound) if armed.measure.fit is not None else 0
-    room = min(case.lots, reduction_room(case.state, armed.strategy, case.slot, case.sign))
-    return max(0, min(case.lots, fit), _reducing(case, armed, room) if room > fit else 0)
+    if armed.measure.family is Family.FAT_FINGER:
+        return max(0, min(case.lots, fit))
+    room = min(case.joining, reduction_room(case.state, armed.strategy, case.slot, case.sign))
+    joining = max(0, min(case.joining, fit), _reducing(case, armed, room) if room > fit else 0)
+    return min(case.lots, case.spared + joining)
 
 
 def _reducing(case: Case, armed: Armed, room: int) -> int:
@@ -486,7 +653,7 @@ def _reducing(case: Case, armed: Armed, room: int) -> int:
     passing, failing = 0, room + 1
     tried = room
     while failing - passing > 1:
-        if _passes_as_reduction(case.resized(tried), armed, reading):
+        if _passes_as_reduction(case.resized(case.spared + tried), armed, reading):
             passing = tried
         else:
             failing = tried
@@ -500,7 +667,7 @@ def _largest(case: Case, limits: Sequence[Armed], verdict: Verdict) -> int:
     lots = case.lots
     for _ in range(REDUCE_TRIES_MAX):
         lots = min(lots - 1, verdict.fit + 1)
-        if lots < 1:
+        if lots <= case.replaced.filled:
             return 0
         verdict = _judge(case.resized(lots), limits)
         if verdict.action <= Action.WARN:
@@ -508,10 +675,21 @@ def _largest(case: Case, limits: Sequence[Armed], verdict: Verdict) -> int:
     return 0
 
 
+def _largest_exit(case: Case, limits: Sequence[Armed]) -> int:
+    """The part that closes a position, where the limits allow it whole: what else they leave is too small to send."""
+    room = min(case.lots, exit_room(case.state, case.order, case.instrument))
+    if room <= case.replaced.filled or _judge(case.resized(room), limits).action > Action.WARN:
+        return 0
+    return room
+
+
 def describe(check: Check) -> str:
     """A check in one sentence, for someone whose trading just stopped."""
     if check.after is None:
         return f"{check.measure} of {check.scope} can't be evaluated: {check.note}"
+    if check.note:
+        over = ", but the order truly reduces" if check.reduction else ""
+        return f"{check.measure} of {check.scope}: {check.note}{over}"
     value, limit = _amount(check.after, check.unit), _amount(check.limit, check.unit)
     if check.after <= check.limit and check.warn is not None:
         warn = _amount(check.warn, check.unit)
@@ -523,8 +701,10 @@ def describe(check: Check) -> str:
 def _amount(value: float, unit: str) -> str:
     if unit == "equity":
         return f"{value:.2%} of equity"
-    if unit == "quantity":
+    if unit in ("quantity", "count"):
         return f"{value:g}"
+    if unit == "fraction":
+        return f"{value:.2%}"
     return f"{value:,.2f}" if unit == "money" else f"{value:,.2f} {unit}"
 
 
@@ -559,7 +739,7 @@ def _refused(terms: Terms, order: Order, now_us: int, refusal: _Refusal, instrum
         time_us=now_us,
         epoch=terms.control.epoch,
         order=order,
-        digest=digest_of(order),
+        digest=order.digest,
         action=refusal.action,
         reason=refusal.reason,
         message=refusal.message,

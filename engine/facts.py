@@ -7,13 +7,15 @@ say of the world; FactError is for a report that contradicts itself or names wha
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
-from engine.account import AccountState
+from engine.account import AccountState, Prices
 from engine.control import Scope, TradingState
-from engine.instrument import Instrument, InstrumentSet
+from engine.instrument import GRID_SLACK, Instrument, InstrumentSet, MarketPhase, whole_multiple
 from engine.records import (
+    IN_SNAPSHOT,
     AccountOpened,
     AdoptedOrder,
     AnyRecord,
@@ -91,6 +93,7 @@ class Quote:
     bid: float | None
     ask: float | None
     time_us: int
+    phase: MarketPhase = MarketPhase.UNKNOWN
 
 
 def listing(state: AccountState, instrument: Instrument, now_us: int, epoch: int) -> Listed | None:
@@ -123,8 +126,8 @@ def observation(
         slot = state.slots[symbol]
         currencies.add(state.listed[symbol].currency)
         quote = quotes.get(symbol)
-        if quote is not None and _is_newer(quote, prices.mark[slot], prices.time_us[slot], now_us):
-            marks[symbol] = Quoted(quote.mark, quote.bid, quote.ask, quote.time_us)
+        if quote is not None and _is_newer(quote, prices, slot, now_us):
+            marks[symbol] = Quoted(quote.mark, quote.bid, quote.ask, quote.time_us, int(quote.phase))
     currencies.discard(state.base_currency)
     fx = {currency: rate for currency in sorted(currencies) if (rate := _new_rate(state, quotes, currency)) is not None}
     if not marks and not fx:
@@ -132,11 +135,13 @@ def observation(
     return Valued(time_us=now_us, epoch=epoch, marks=marks, fx=fx)
 
 
-def _is_newer(quote: Quote, mark: float, time_us: float, now_us: int) -> bool:
+def _is_newer(quote: Quote, prices: Prices, slot: int, now_us: int) -> bool:
     """A gateway that has heard less than the one before it must not write an older mark over a newer one. A mark from
     the future is from before the store's clock was set back, and gives way to any."""
-    newer = quote.time_us > time_us or (quote.time_us == time_us and quote.mark != mark)
-    return newer or (time_us > now_us + AHEAD_MAX_US and quote.mark != mark)
+    time_us = prices.time_us[slot]
+    differs = quote.mark != prices.mark[slot] or quote.phase != prices.phase[slot]
+    newer = quote.time_us > time_us or (quote.time_us == time_us and differs)
+    return bool(newer or (time_us > now_us + AHEAD_MAX_US and differs))
 
 
 def _new_rate(state: AccountState, quotes: Mapping[str, Quote], currency: str) -> Rate | None:
@@ -180,13 +185,18 @@ def executed(
         problem = f"{report.client_order_id!r} is no order of {state.account}, and no symbol is given"
         raise FactError("client_order_id", problem)
     records: list[AnyRecord] = []
-    lots = cumulative = 0
+    filled = _Filled(0, 0)
     if report.kind == ExecutionKind.FILL or report.cumulative_quantity:
-        lots, cumulative, listed = _filled_lots(state, instruments, report, symbol, sign, now_us, epoch)
+        lot_size, listed = _lot_size(state, instruments, report, symbol, sign, now_us, epoch)
         records += [listed] if listed is not None else []
+        filled = _filled(state, report, lot_size, _held(state, symbol) * sign)
+    lots = filled.lots
     flags = _flags(state, report, lots)
+    stray = bool(flags)
+    if filled.off_lot:
+        flags = (*flags, "off_lot")
     if lots and 0 < report.time_us <= state.reconciled_us:
-        lots, flags = 0, ("in_snapshot",)
+        lots, stray, flags = 0, False, (IN_SNAPSHOT,)
     records.append(
         Executed(
             time_us=now_us,
@@ -199,17 +209,25 @@ def executed(
             sign=sign,
             lots=lots,
             price=report.last_price if lots else 0.0,
-            cumulative_lots=cumulative,
+            cumulative_lots=filled.cumulative_lots,
             fee=report.fee,
             fee_currency=report.fee_currency,
-            latches=(_stray_fill(state, report, flags, epoch),) if flags and lots else (),
+            latches=(_stray_fill(state, report, flags, epoch),) if stray and (lots or filled.off_lot) else (),
             flags=flags,
         )
     )
     return records
 
 
-def _filled_lots(
+class _Filled(NamedTuple):
+    """What a report says was filled, in lots."""
+
+    lots: int
+    cumulative_lots: int
+    off_lot: bool = False
+
+
+def _lot_size(
     state: AccountState,
     instruments: InstrumentSet,
     report: Execution,
@@ -217,30 +235,72 @@ def _filled_lots(
     sign: int,
     now_us: int,
     epoch: int,
-) -> tuple[int, int, Listed | None]:
+) -> tuple[float, Listed | None]:
+    """The lot size of what was filled, and the record that brings its symbol into the account where it needs one."""
     known, instrument = state.listed.get(symbol), instruments.get(symbol)
     if known is None and instrument is None:
         raise FactError("symbol", f"{symbol!r} is not registered; register it, then report the fill again")
     if sign == 0:
         raise FactError("side", "expected SIDE_BUY or SIDE_SELL: the order is not known, so its side must be given")
     lot_size = known.lot_size if known is not None else instrument.lot_size if instrument is not None else 1.0
-    lots = _to_lots(report.last_quantity, lot_size) if report.kind == ExecutionKind.FILL else 0
-    cumulative = _to_lots(report.cumulative_quantity, lot_size)
-    listed = listing(state, instrument, now_us, epoch) if instrument is not None and lots else None
-    return lots, cumulative, listed
+    filled = report.kind == ExecutionKind.FILL
+    return lot_size, listing(state, instrument, now_us, epoch) if instrument is not None and filled else None
+
+
+def _filled(state: AccountState, report: Execution, lot_size: float, held: int) -> _Filled:
+    """What was filled, in whole lots. `held`: the account's position, above 0 where the fill adds to it.
+
+    A fill off the grid is a fact all the same: it is counted as the whole lots that leave the larger position behind,
+    so that a fill that closes counts down. Where the cumulative quantity follows on what was counted so far, it is that
+    which is counted: the parts of a lot don't add up."""
+    told = report.cumulative_quantity / lot_size
+    order = state.orders.get(report.client_order_id)
+    before = order.filled if order is not None else 0
+    if report.kind != ExecutionKind.FILL:
+        return _Filled(0, before if abs(told - before) < 1 else _to_lots(report.cumulative_quantity, lot_size))
+    lots = whole_multiple(report.last_quantity, lot_size)
+    if lots is not None:
+        return _Filled(lots, _told(told, before + lots))
+    size = report.last_quantity / lot_size
+    if order is not None and told and abs(told - size - before) < 1:
+        size = max(0.0, told - before)
+    lots = _on_grid(size, held)
+    return _Filled(lots, _told(told, before + lots), off_lot=True)
+
+
+def _held(state: AccountState, symbol: str) -> int:
+    slot = state.slots.get(symbol)
+    return 0 if slot is None else int(state.book.lots[slot])
+
+
+def _on_grid(size: float, held: int) -> int:
+    """The whole lots for a fill of `size` that leave the larger position behind, up where both leave the same."""
+    nearest = round(size)
+    if abs(size - nearest) <= GRID_SLACK * max(1.0, size):
+        return nearest
+    return max(math.ceil(size), math.floor(size), key=lambda lots: abs(held + lots))
+
+
+def _told(cumulative: float, counted: int) -> int:
+    """A cumulative quantity in whole lots: what was counted, where the two differ by parts of a lot only."""
+    return counted if abs(cumulative - counted) < 1 else _to_lots(cumulative, 1.0)
 
 
 def _to_lots(quantity: float, lot_size: float) -> int:
-    """Whole lots. A fill off the grid is a fact all the same: it is counted up, so that nothing is missed."""
+    """Whole lots, counted up where it is off the grid, so that nothing is missed."""
     lots = quantity / lot_size
     nearest = round(lots)
-    return nearest if abs(lots - nearest) <= 1e-9 * max(1.0, abs(nearest)) else math.ceil(lots)
+    return nearest if abs(lots - nearest) <= GRID_SLACK * max(1.0, abs(nearest)) else math.ceil(lots)
 
 
 def _flags(state: AccountState, report: Execution, lots: int) -> tuple[str, ...]:
     if report.kind != ExecutionKind.FILL:
         return ()
     order = state.orders.get(report.client_order_id)
+    chain = state.chains.get(state.chain_of_ended.get(report.client_order_id, 0))
+    if order is None and chain is not None:
+        most = max(state.orders[name].leaves for name in chain.live)
+        return ("overfill",) if lots > most else ()
     if order is None:
         return ("unknown_order",) if state.memos.get(report.client_order_id) is None else ("late",)
     return ("overfill",) if lots > order.leaves else ()

@@ -32,6 +32,19 @@ class AssetClass(enum.StrEnum):
     CREDIT = "credit"
 
 
+class MarketPhase(enum.IntEnum):
+    """What a market does with orders in an instrument now. Numbers are those of the contract."""
+
+    UNKNOWN = 0
+    """Not told."""
+    PRE_OPEN = 1
+    OPENING_AUCTION = 2
+    CONTINUOUS = 3
+    CLOSING_AUCTION = 4
+    HALTED = 5
+    CLOSED = 6
+
+
 class InstrumentError(ValueError):
     """An instrument's field is missing or contradictory; `field` names it."""
 
@@ -71,6 +84,13 @@ class Instrument(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
     expiry: datetime.date | None = None
     """Last session in which it trades."""
     quantity_min: float = 0.0
+    """Least quantity of an order; true reductions are exempt."""
+    average_daily_quantity: float = 0.0
+    """What is traded on a day, in units; 0: not known."""
+    beta: float | None = None
+    """To the index that beta exposure is counted in; None: the risk model's."""
+    replaces_atomically: bool = False
+    """Its venue replaces an order in one step, so that the old and the new one are never both there."""
 
     @property
     def unit(self) -> float:
@@ -104,10 +124,12 @@ def check_instrument(instrument: Instrument) -> None:
         value = getattr(instrument, field)
         if not (math.isfinite(value) and value > 0):
             raise InstrumentError(instrument.symbol, field, f"expected a finite number above 0, got {value}")
-    for field in ("duration", "spread_duration", "spread", "quantity_min"):
+    for field in ("duration", "spread_duration", "spread", "quantity_min", "average_daily_quantity"):
         value = getattr(instrument, field)
         if not (math.isfinite(value) and value >= 0):
             raise InstrumentError(instrument.symbol, field, f"expected a finite number, 0 or above, got {value}")
+    if instrument.beta is not None and not math.isfinite(instrument.beta):
+        raise InstrumentError(instrument.symbol, "beta", f"expected a finite number, got {instrument.beta}")
     for factor, sensitivity in instrument.factors.items():
         if not math.isfinite(sensitivity):
             raise InstrumentError(

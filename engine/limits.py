@@ -5,10 +5,13 @@ A row is measure × scope × thresholds × action. This module validates a set a
 `engine.measures`, what a breach does in `engine.decide`. A set is an immutable value named by its hash.
 """
 
+import difflib
 import enum
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +22,7 @@ from engine.instrument import AssetClass, Instrument
 from engine.order import OrderType, TimeInForce
 
 EVERY = "*"
+NOTE_CHARS_MAX = 1_000
 
 
 class ScopeKind(enum.StrEnum):
@@ -43,8 +47,12 @@ class Unit(enum.StrEnum):
     """Units of the instrument."""
     SECONDS = "s"
     ORDERS = "orders"
+    """Within a window."""
     FRACTION = "fraction"
-    """Of a price."""
+    """Of a price, or of a day's quantity."""
+    COUNT = "count"
+    RULE = "rule"
+    """1: violated, 0: kept."""
 
 
 class LimitAction(enum.StrEnum):
@@ -52,6 +60,13 @@ class LimitAction(enum.StrEnum):
     REDUCE = "reduce"
     REJECT = "reject"
     HALT = "halt"
+
+
+class LimitMode(enum.StrEnum):
+    """Whether a limit acts, or is only evaluated, listed and counted."""
+
+    ENFORCED = "enforced"
+    SHADOW = "shadow"
 
 
 class HaltState(enum.StrEnum):
@@ -92,7 +107,30 @@ class Limit(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     open_orders: bool = True
     """Count open orders at worst case; False only where the action is warn."""
     allocation: dict[str, float] = {}
-    """Firm limits: each account's share of the bound; shares add up to at most 1."""
+    """Firm limits: each account's share of the bound; shares add up to at most 1, and are the same in every firm limit
+    of a measure."""
+    mode: LimitMode = LimitMode.ENFORCED
+    note: str = ""
+    """Why the row exists, for people."""
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether a breach does more than warn."""
+        return self.mode is LimitMode.ENFORCED and self.action is not LimitAction.WARN
+
+    @property
+    def is_shadow(self) -> bool:
+        return self.mode is LimitMode.SHADOW
+
+    @property
+    def only_warns(self) -> bool:
+        """Whether it has no bound beside its warning level: what a row without `limit` becomes."""
+        return self.action is LimitAction.WARN and self.warn == self.limit
+
+    @property
+    def key(self) -> tuple[str, ScopeKind, str, str, LimitAction, LimitMode]:
+        """What no two rows of a set have in common."""
+        return self.measure, self.scope, self.match, self.account, self.action, self.mode
 
 
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -113,6 +151,12 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     last month's prices is stale all the same. A week lets long weekends pass."""
     model_lag_sessions_max: int = 0
     """How many sessions the account may be ahead of the model's. 0: the model must be of the account's session."""
+    order_value_min: float = 0.0
+    """Least value of an order in base currency, CHECKS 10; true reductions are exempt."""
+    short_sales_marked: bool = False
+    """Whether a sell of an equity that could lead the account below zero must be SELL_SHORT (Reg SHO 200(g))."""
+    grades: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0)
+    """Shares of a bound at which its use is told to a person, rising, CHECKS 43."""
 
 
 class LimitSet(msgspec.Struct, frozen=True, dict=True):
@@ -159,13 +203,19 @@ class LimitSet(msgspec.Struct, frozen=True, dict=True):
 
 def _is_mark_age(row: Limit) -> bool:
     """Whether a row holds the marks of a whole account to an age, and does more than warn."""
-    return row.measure == "mark_age" and row.scope is ScopeKind.ACCOUNT and row.action is not LimitAction.WARN
+    return row.measure == "mark_age" and row.scope is ScopeKind.ACCOUNT and row.is_hard
 
 
 def _most_specific(rows: Iterable[Limit], account: str) -> Iterable[Limit]:
     mine = [row for row in rows if row.account in (EVERY, account)]
-    named = {(row.measure, row.scope, row.match, row.action) for row in mine if row.account == account}
-    return (r for r in mine if r.account == account or (r.measure, r.scope, r.match, r.action) not in named)
+    named = {alike(row) for row in mine if row.account == account}
+    return (row for row in mine if row.account == account or alike(row) not in named)
+
+
+def alike(row: Limit) -> tuple[str, ScopeKind, str, LimitAction, LimitMode]:
+    """What a row that names an account has in common with the "*" row that it replaces. A row in shadow never replaces
+    one that acts."""
+    return row.measure, row.scope, row.match, row.action, row.mode
 
 
 def share_of(row: Limit, account: str) -> float:
@@ -191,14 +241,52 @@ def limit_set_from(tables: Iterable[Mapping[str, Any]], policy: Mapping[str, Any
     rows = []
     for index, table in enumerate(tables):
         try:
-            rows.append(msgspec.convert(dict(table), Limit))
+            rows.append(msgspec.convert(_with_bound(table), Limit))
         except msgspec.ValidationError as error:
-            raise LimitError(f"limit[{index}]", str(error)) from error
+            raise _misread(f"limit[{index}]", error, Limit) from error
     try:
         converted = msgspec.convert(_named_enums(dict(policy or {})), Policy)
     except msgspec.ValidationError as error:
-        raise LimitError("limits", str(error)) from error
+        raise _misread("limits", error, Policy) from error
     return LimitSet(tuple(rows), converted)
+
+
+_MISREAD = re.compile(r"(?P<said>.*?)(?: - at `\$\.?(?P<place>.*)`)?")
+_FIELD = re.compile(r"Object (?P<what>contains unknown|missing required) field `(?P<name>.*)`")
+
+
+def _misread(path: str, error: msgspec.ValidationError, of: type[msgspec.Struct]) -> LimitError:
+    """What msgspec says of a table, with the path of the key in front."""
+    found = _MISREAD.fullmatch(str(error))
+    said, place = (found["said"], found["place"] or "") if found else (str(error), "")
+    named = _FIELD.fullmatch(said)
+    if named is None:
+        known = _names_known(of, place)
+        expected = f", expected one of {', '.join(known)}" if known else ""
+        return LimitError(f"{path}.{place}" if place else path, f"{said[:1].lower()}{said[1:]}{expected}")
+    place = f"{path}.{place}.{named['name']}" if place else f"{path}.{named['name']}"
+    if named["what"].startswith("missing"):
+        return LimitError(place, "required, but missing")
+    return LimitError(place, f"unknown key{nearest(named['name'], of.__struct_fields__)}")
+
+
+def _names_known(of: type[msgspec.Struct], field: str) -> list[str]:
+    """What may be written in a field that holds one of several names; nothing where it holds anything else."""
+    kind = typing.get_type_hints(of).get(field)
+    kinds = [part for part in (kind, *typing.get_args(kind)) if isinstance(part, type) and issubclass(part, enum.Enum)]
+    return [str(member.value) for part in kinds for member in part]
+
+
+def nearest(key: str, known: Sequence[str]) -> str:
+    """What may have been meant by a key that nobody knows."""
+    found = difflib.get_close_matches(key, known, n=1)
+    return f", did you mean {found[0]!r}?" if found else f", expected one of {', '.join(known)}"
+
+
+def _with_bound(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table without `limit` only warns, from `warn` on."""
+    warns_only = "limit" not in table and "warn" in table and table.get("action", "warn") == "warn"
+    return {**table, "limit": table["warn"], "action": "warn"} if warns_only else dict(table)
 
 
 def _named_enums(policy: dict[str, Any]) -> dict[str, Any]:
@@ -213,21 +301,58 @@ def _named_enums(policy: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_rows(limit_set: LimitSet, measures: Mapping[str, Any]) -> None:
-    """Refuse a set that can't be armed. `measures`: engine.measures.MEASURES. Raises LimitError."""
-    seen: dict[tuple[object, ...], int] = {}
+    """Refuse a set that can't be armed. `measures`: engine.measures.MEASURES. Raises LimitError, the first fault."""
+    for fault in faults_of(limit_set, measures):
+        raise fault
+
+
+def faults_of(limit_set: LimitSet, measures: Mapping[str, Any]) -> Iterator[LimitError]:
+    """Why a set can't be armed: the first fault of each row, in their order, then those of the policy."""
+    first: dict[tuple[object, ...], int] = {}
+    first_of_firm: dict[str, int] = {}
     for index, row in enumerate(limit_set.rows):
-        _check_row(f"limit[{index}]", row, measures)
-        key = (row.measure, row.scope, row.match, row.account, row.action)
-        if key in seen:
-            raise LimitError(f"limit[{index}]", f"same measure, scope, match, account and action as limit[{seen[key]}]")
-        seen[key] = index
-    for name in ("market_slippage", "mark_age_max_s", "model_age_max_s"):
-        value = getattr(limit_set.policy, name)
+        path = f"limit[{index}]"
+        try:
+            _check_row(path, row, measures)
+            _check_distinct(path, row, first)
+            _check_shares(path, row, limit_set.rows, first_of_firm)
+        except LimitError as fault:
+            yield fault
+        first.setdefault(row.key, index)
+        if row.scope is ScopeKind.FIRM:
+            first_of_firm.setdefault(row.measure, index)
+    yield from _policy_faults(limit_set.policy)
+
+
+def _check_distinct(path: str, row: Limit, first: Mapping[tuple[object, ...], int]) -> None:
+    if row.key in first:
+        raise LimitError(path, f"same measure, scope, match, account, action and mode as limit[{first[row.key]}]")
+
+
+def _check_shares(path: str, row: Limit, rows: Sequence[Limit], first_of_firm: Mapping[str, int]) -> None:
+    """The contract tells shares by measure."""
+    other = first_of_firm.get(row.measure) if row.scope is ScopeKind.FIRM else None
+    if other is not None and rows[other].allocation != row.allocation:
+        problem = f"expected the shares of limit[{other}], the other firm limit of {row.measure}"
+        raise LimitError(f"{path}.allocation", problem)
+
+
+def _policy_faults(policy: Policy) -> Iterator[LimitError]:
+    for name in ("market_slippage", "mark_age_max_s", "model_age_max_s", "order_value_min"):
+        value = getattr(policy, name)
         if not (math.isfinite(value) and value >= 0):
-            raise LimitError(f"limits.{name}", f"expected a finite number, 0 or above, got {value}")
-    lag = limit_set.policy.model_lag_sessions_max
-    if lag < 0:
-        raise LimitError("limits.model_lag_sessions_max", f"expected 0 or more sessions, got {lag}")
+            yield LimitError(f"limits.{name}", f"expected a finite number, 0 or above, got {value}")
+    for name, unit in (("model_price_lag_days_max", "days"), ("model_lag_sessions_max", "sessions")):
+        value = getattr(policy, name)
+        if value < 0:
+            yield LimitError(f"limits.{name}", f"expected 0 or more {unit}, got {value}")
+    if any(not (math.isfinite(grade) and grade > 0) for grade in policy.grades) or list(policy.grades) != sorted(
+        set(policy.grades)
+    ):
+        yield LimitError("limits.grades", f"expected rising numbers above 0, got {list(policy.grades)}")
+    valid_for_s = policy.valid_for_default_s
+    if valid_for_s is not None and not (math.isfinite(valid_for_s) and valid_for_s > 0):
+        yield LimitError("limits.valid_for_default_s", f"expected a finite number above 0, got {valid_for_s}")
 
 
 def _check_row(path: str, row: Limit, measures: Mapping[str, Any]) -> None:
@@ -245,6 +370,10 @@ def _check_row(path: str, row: Limit, measures: Mapping[str, Any]) -> None:
         raise LimitError(
             f"{path}.unit", f"{row.measure} is counted in {' or '.join(measure.units)}, not {row.unit.value}"
         )
+    if measure.units[0] is Unit.RULE and row.limit != 0:
+        raise LimitError(f"{path}.limit", f"expected 0, got {row.limit:g}: {row.measure} is kept or violated")
+    if measure.units[0] is Unit.RULE and row.warn is not None:
+        raise LimitError(f"{path}.warn", f"expected none: {row.measure} is kept or violated; action warn warns")
     if row.action is LimitAction.REDUCE and measure.fit is None:
         raise LimitError(f"{path}.action", f"{row.measure} can't be met by a smaller order; use warn, reject or halt")
     if not row.open_orders and row.action is not LimitAction.WARN:
@@ -259,6 +388,8 @@ def _check_row(path: str, row: Limit, measures: Mapping[str, Any]) -> None:
     for field in ("match", "account"):
         if not getattr(row, field).strip():
             raise LimitError(f"{path}.{field}", "expected a name or *, got none: the limit would reach nothing")
+    if len(row.note) > NOTE_CHARS_MAX:
+        raise LimitError(f"{path}.note", f"expected at most {NOTE_CHARS_MAX} characters, got {len(row.note)}")
     if row.scope is ScopeKind.FIRM:
         _check_allocation(path, row)
     elif row.allocation:

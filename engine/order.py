@@ -15,9 +15,14 @@ class Side(enum.IntEnum):
     SELL = 2
     SELL_SHORT = 3
 
-    @property
-    def sign(self) -> int:
-        return 1 if self is Side.BUY else -1
+    sign: int
+    """+1 buy, -1 sell."""
+
+    def __new__(cls, value: int) -> "Side":
+        side = int.__new__(cls, value)
+        side._value_ = value
+        side.sign = 1 if value == 1 else -1
+        return side
 
 
 class OrderType(enum.IntEnum):
@@ -52,7 +57,17 @@ class Action(enum.IntEnum):
 
 
 class Reason(enum.IntEnum):
-    """The violated rule, in order of precedence: the verdict names the first. Numbers are those of the contract."""
+    """The violated rule, in order of precedence: the verdict names the first. Numbers are those of the contract, and
+    say nothing of precedence: that is `rank`."""
+
+    rank: int
+    """Place in the order of precedence, 0 first."""
+
+    def __new__(cls, value: int) -> "Reason":
+        reason = int.__new__(cls, value)
+        reason._value_ = value
+        reason.rank = len(cls.__members__)
+        return reason
 
     NONE = 1
     SUPERSEDED_BY_STOP = 2
@@ -68,7 +83,13 @@ class Reason(enum.IntEnum):
     TIME_IN_FORCE_NOT_PERMITTED = 12
     REDUCE_ONLY_ORDER = 13
     REPLACED_ORDER_UNKNOWN = 14
+    REPLACED_ORDER_FILLED = 55
+    SHORT_SALE_UNMARKED = 56
     LIMIT_MISSING = 15
+    QUANTITY_MIN = 39
+    ORDER_VALUE_MIN = 40
+    RESTRICTED = 41
+    MARKET_PHASE = 42
     SESSION_MISSING = 16
     MARK_MISSING = 17
     MARK_STALE = 18
@@ -79,12 +100,25 @@ class Reason(enum.IntEnum):
     MODEL_STALE = 23
     HISTORY_MISSING = 24
     FACTOR_MISSING = 25
+    BETA_MISSING = 43
+    AVERAGE_DAILY_QUANTITY_MISSING = 44
     MEASURE_NOT_FINITE = 26
     ORDER_RATE = 27
+    DUPLICATE_ORDER = 45
+    OPEN_ORDERS = 46
     ORDER_QUANTITY = 28
     ORDER_VALUE = 29
+    PRICE_COLLAR = 47
+    PRICE_COLLAR_PASSIVE = 48
+    ADV_SHARE = 49
+    TRADED_QUANTITY = 50
+    TRADED_VALUE = 51
     POSITION = 30
+    SHORT_POSITION = 57
+    OPEN_POSITIONS = 52
     GROSS_EXPOSURE = 31
+    NET_EXPOSURE = 53
+    BETA_EXPOSURE = 54
     CONCENTRATION = 32
     LEVERAGE = 33
     VAR = 34
@@ -94,7 +128,7 @@ class Reason(enum.IntEnum):
     NOT_A_REDUCTION = 38
 
 
-class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+class Order(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """What somebody wants to do. Quantity > 0 in units of the instrument; prices in its currency."""
 
     account: str
@@ -118,10 +152,13 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     client_id: str = ""
     venue: str = ""
 
+    @property
+    def digest(self) -> str:
+        """blake2b-16 over every field: the same id with another digest is another order (ALREADY_EXISTS)."""
+        kept: str | None = self.__dict__.get("digest")  # functools.cached_property takes a lock in Python 3.11
+        if kept is None:
+            kept = self.__dict__["digest"] = hashlib.blake2b(_ENCODER.encode(self), digest_size=16).hexdigest()
+        return kept
+
 
 _ENCODER = msgspec.json.Encoder()
-
-
-def digest_of(order: Order) -> str:
-    """blake2b-16 over every field: the same id with another digest is another order (ALREADY_EXISTS)."""
-    return hashlib.blake2b(_ENCODER.encode(order), digest_size=16).hexdigest()

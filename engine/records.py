@@ -6,6 +6,7 @@ so that an operator can read the log with any Redis client. Adding a field with 
 meaning of one is not, and needs a new tag.
 """
 
+import enum
 import math
 from collections.abc import Sequence
 from typing import Annotated
@@ -37,7 +38,9 @@ class Check(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reduction: bool = False
     """It passed because the order is a true reduction in the limit's scope."""
     note: str = ""
-    """Why it could not be evaluated, naming the input."""
+    """Why it could not be evaluated, naming the input; of a rule that is violated, in what."""
+    shadow: bool = False
+    """`action` is what the limit would have done: it changed nothing."""
 
 
 class Latch(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -96,6 +99,8 @@ class Quoted(msgspec.Struct, frozen=True, array_like=True):
     bid: float | None
     ask: float | None
     time_us: Micros
+    phase: int = 0
+    """engine.instrument.MarketPhase; 0: not told."""
 
 
 class Rate(msgspec.Struct, frozen=True, array_like=True):
@@ -133,11 +138,17 @@ class Decided(Record, frozen=True, tag="decided"):
     limit_set: str
     instrument_set: str
     risk_model: str
+    shadow_set: str = ""
+    """The set whose limits are in `checks` as shadows; empty: none."""
     checks: tuple[Check, ...] = ()
     latches: tuple[Latch, ...] = ()
     expires_us: Micros | None = None
     limit_price: float | None = None
     """On the tick grid."""
+    filled_lots: int = 0
+    """Of `allowed_lots`, those that the orders it replaces have filled already: the rest is reserved."""
+    atomic: bool = False
+    """It replaces another in one step: what both can fill is reserved once, not one beside the other."""
 
 
 class Fill(msgspec.Struct, frozen=True):
@@ -163,6 +174,10 @@ CLOSING_KINDS = frozenset(
 """After these the venue fills nothing more, but what its cumulative quantity says it already has."""
 
 
+IN_SNAPSHOT = "in_snapshot"
+"""Flag of a fill that was executed before a broker's snapshot that is folded in: the positions hold it already."""
+
+
 class Executed(Record, frozen=True, tag="executed"):
     """What the execution engine reported of one order. Facts: never refused, folded once by `execution_id`."""
 
@@ -182,7 +197,7 @@ class Executed(Record, frozen=True, tag="executed"):
     fee_currency: str = ""
     latches: tuple[Latch, ...] = ()
     flags: tuple[str, ...] = ()
-    """`unknown_order`, `overfill`, `late`: accepted all the same."""
+    """`unknown_order`, `overfill`, `late`, `in_snapshot`, `off_lot`: accepted all the same."""
 
 
 class CashFlowed(Record, frozen=True, tag="cash_flowed"):
@@ -238,6 +253,70 @@ class Latched(Record, frozen=True, tag="latched"):
     latch: Latch
 
 
+class ReleaseDelaySet(Record, frozen=True, tag="release_delay_set"):
+    """How long after it became suspect an approval that nobody reported is let go; None: never."""
+
+    event_id: str
+    delay_us: int | None = None
+
+
+class Released(Record, frozen=True, tag="released"):
+    """Suspect approvals that are counted no more: the account's release delay has passed."""
+
+    client_order_ids: tuple[str, ...]
+
+
+class InstructionKind(enum.StrEnum):
+    """What the execution engine has to do."""
+
+    CANCEL = "cancel"
+    FLATTEN = "flatten"
+    CUT = "cut"
+
+
+class InstructionStatus(enum.StrEnum):
+    """How far the execution engine has said to be. DONE: sent to the venue, whose reports tell the rest."""
+
+    UNANSWERED = "unanswered"
+    RECEIVED = "received"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Instructed(Record, frozen=True, tag="instructed"):
+    """Something that the execution engine has to do about one order, which is counted until it has ended."""
+
+    instruction_id: str
+    kind: InstructionKind
+    client_order_id: str
+    """The order to cancel, or the gateway's own order to send."""
+    reason: Reason
+    message: str
+    deadline_us: Micros
+    """Escalated unless answered by then."""
+    order: Order | None = None
+    """FLATTEN and CUT: the gateway's own order. `lots` of it are reserved from here on, as by an approval."""
+    lots: int = 0
+
+
+class InstructionAnswered(Record, frozen=True, tag="instruction_answered"):
+    """What the execution engine said of an instruction."""
+
+    instruction_id: str
+    status: InstructionStatus
+    deadline_us: Micros
+    """Escalated unless its effect is there by then."""
+    text: str = ""
+
+
+class Escalated(Record, frozen=True, tag="escalated"):
+    """An instruction that nobody answered or carried out in time, or that the engine said can't be done: a person is
+    called, once."""
+
+    instruction_id: str
+    message: str
+
+
 AnyRecord = Annotated[
     AccountOpened
     | Listed
@@ -248,7 +327,12 @@ AnyRecord = Annotated[
     | CashFlowed
     | FeeCharged
     | Reconciled
-    | Latched,
+    | Latched
+    | Instructed
+    | InstructionAnswered
+    | Escalated
+    | ReleaseDelaySet
+    | Released,
     "every record a log can hold",
 ]
 

@@ -11,7 +11,7 @@ import msgspec
 
 from engine.account import AccountState
 from engine.decide import Terms
-from engine.limits import Limit, LimitAction, share_of
+from engine.limits import Limit, share_of
 from engine.measures import MEASURES
 from engine.measures.measure import Survey, Unevaluable
 
@@ -21,6 +21,10 @@ class UseStatus(enum.StrEnum):
     WARNING = "warning"
     BREACHED = "breached"
     UNEVALUABLE = "unevaluable"
+
+
+UseKey = tuple[str, str, float]
+"""Measure, scope and bound: what a limit's use is told by from one report to the next."""
 
 
 class LimitUse(msgspec.Struct, frozen=True):
@@ -36,32 +40,38 @@ class LimitUse(msgspec.Struct, frozen=True):
     """Whether a breach does more than warn."""
     status: UseStatus
     note: str = ""
+    shadow: bool = False
+    """Evaluated and listed, and without effect: never hard."""
+    grade: float = 0.0
+    """The highest grade of the bound that was reached (engine.grades); 0: none, or not graded."""
 
     @property
-    def key(self) -> tuple[str, str, float]:
+    def key(self) -> UseKey:
         return self.measure, self.scope, self.limit
 
 
 def limit_uses(state: AccountState, terms: Terms, now_us: int) -> tuple[LimitUse, ...]:
     """Every armed limit's use, in the order of the set."""
     survey = Survey(state, terms.instruments, terms.model, terms.limits.policy, now_us)
-    return tuple(use for row in terms.limits.rows_for(state.account) for use in _uses(survey, row, state.account))
+    return tuple(use for row in terms.limits.rows_for(state.account) for use in uses_of(survey, row, state.account))
 
 
-def _uses(survey: Survey, row: Limit, account: str) -> Iterable[LimitUse]:
+def uses_of(survey: Survey, row: Limit, account: str) -> Iterable[LimitUse]:
+    """One row's use, on each group that it reaches; one that says why where it can't be evaluated."""
     measure = MEASURES[row.measure]
     if measure.now is None:
         return
     share = share_of(row, account)
     bound, warn = row.limit * share, None if row.warn is None else row.warn * share
     unit = str(row.unit or measure.units[0])
-    hard = row.action is not LimitAction.WARN
+    hard, shadow = row.is_hard, row.is_shadow
     try:
         for label, value in measure.now(survey, row, account, ""):
-            yield LimitUse(measure.name, label, value, warn, bound, unit, hard, _status(value, warn, bound))
+            status = _status(value, warn, bound)
+            yield LimitUse(measure.name, label, value, warn, bound, unit, hard, status, shadow=shadow)
     except Unevaluable as missing:
         label = f"{row.scope.value}:{row.match}"
-        yield LimitUse(measure.name, label, None, warn, bound, unit, hard, UseStatus.UNEVALUABLE, missing.note)
+        yield LimitUse(measure.name, label, None, warn, bound, unit, hard, UseStatus.UNEVALUABLE, missing.note, shadow)
 
 
 def _status(value: float, warn: float | None, bound: float) -> UseStatus:

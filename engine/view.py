@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,6 +52,29 @@ class Grouping:
         return summed
 
 
+class Cut(NamedTuple):
+    """Where the tails of a number of days begin, and what each of their losses weighs in the expected shortfall."""
+
+    start: int
+    """Of the tail at 95 %, once partitioned."""
+    edge: int
+    """Of the tail at 99 % within it."""
+    places: NDArray[np.intp]
+    """Of the first day of each tail."""
+    weights: Floats
+    """(days in the tail at 95 %, 2): ES at 95 and 99 % are the losses times these."""
+
+
+@functools.lru_cache(maxsize=256)
+def cut_of(days: int) -> Cut:
+    wide, narrow = tail_count(days, 0.95), tail_count(days, 0.99)
+    weights, edge = np.zeros((2, wide)), wide - narrow
+    mass_95, mass_99 = (1.0 - 0.95) * days, (1.0 - 0.99) * days
+    weights[0, 0], weights[0, 1:] = (mass_95 - (wide - 1)) / mass_95, 1.0 / mass_95
+    weights[1, edge], weights[1, edge + 1 :] = (mass_99 - (narrow - 1)) / mass_99, 1.0 / mass_99
+    return Cut(days - wide, edge, np.array([days - wide, days - narrow]), weights.T.copy())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
     """A risk model's columns for an account's symbols, in slot order. Unknown symbols: zeros, and missing."""
@@ -67,51 +91,29 @@ class Columns:
     grid: Floats
     """(slots, points) of the ±spot grid."""
     grid_falls: Floats
+    grid_low: Floats
+    """(slots,) the lowest point of each grid: a loss that is linear in the move is worst there or at the highest."""
+    grid_high: Floats
+    cut: Cut
+    scratch: Floats
+    """(2, days) to select tails in: a state is decided on by one thread at a time."""
     no_history: Mask | None
     """1.0 where VaR can't be computed; None where it can for all."""
     no_factor: Mask | None
     """1.0 where no stress factor reaches; None where one does for all."""
 
 
-class _Cut(NamedTuple):
-    """Where the tails of a number of days begin."""
-
-    wide: int
-    """Days in the tail at 95 %."""
-    narrow: int
-    """Days in the tail at 99 %."""
-    places: NDArray[np.intp]
-    """Of the first day of each tail, once sorted."""
-
-
-@functools.lru_cache(maxsize=256)
-def _cut(days: int) -> _Cut:
-    wide, narrow = tail_count(days, 0.95), tail_count(days, 0.99)
-    return _Cut(wide, narrow, np.array([days - wide, days - narrow]))
-
-
-class Tail:
-    """VaR and ES at 95 and 99 % of a vector of equally likely days, from one partial selection.
+class Tail(msgspec.Struct, frozen=True, gc=False):
+    """VaR and ES at 95 and 99 % of equally likely days.
 
     VaR: order statistic, the ceil(a·n)-th worst loss. ES (Rockafellar-Uryasev): the average over exactly the mass a of
     the worst losses, the ceil(a·n)-th in part.
     """
 
-    __slots__ = ("es_95", "es_99", "var_95", "var_99")
-
-    def __init__(self, losses: Floats) -> None:
-        """`losses`: (days,), positive = loss; they are put in another order."""
-        days = len(losses)
-        wide, narrow, places = _cut(days)
-        losses.partition(places)
-        worst: list[float] = losses[days - wide :].tolist()
-        edge = wide - narrow
-        self.var_95, self.var_99 = worst[0], worst[edge]
-        mass_95, mass_99 = (1.0 - 0.95) * days, (1.0 - 0.99) * days
-        beyond = sum(worst[edge + 1 :])
-        self.es_99 = (beyond + (mass_99 - (narrow - 1)) * worst[edge]) / mass_99
-        beyond += sum(worst[1 : edge + 1])
-        self.es_95 = (beyond + (mass_95 - (wide - 1)) * worst[0]) / mass_95
+    var_95: float
+    var_99: float
+    es_95: float
+    es_99: float
 
     def var(self, confidence: float) -> float:
         """At 0.95 or 0.99. Raises KeyError at another."""
@@ -122,6 +124,17 @@ class Tail:
         return {0.95: self.es_95, 0.99: self.es_99}[confidence]
 
 
+def tails_of(losses: Floats, cut: Cut) -> list[Tail]:
+    """The tail of each row of `losses` (k, days), positive = loss, from one partial selection; they are put in another
+    order. `cut`: that of so many days."""
+    losses.partition(cut.places, axis=1)
+    worst, edge = losses[:, cut.start :], cut.edge
+    shortfalls = worst.dot(cut.weights).tolist()
+    return [
+        Tail(worst.item(row, 0), worst.item(row, edge), es_95, es_99) for row, (es_95, es_99) in enumerate(shortfalls)
+    ]
+
+
 class Stake:
     """What is at stake in a book, whole or cut to `mask`, in lots by slot, and its worst case per unit of value."""
 
@@ -130,6 +143,7 @@ class Stake:
         "_grid",
         "_grid_worst",
         "ends",
+        "high",
         "instruments",
         "largest",
         "low",
@@ -142,19 +156,20 @@ class Stake:
     def __init__(self, ends: Ends, mask: Mask | None, instruments: InstrumentSet) -> None:
         """`instruments`: the set that the mask was taken from."""
         self.ends, self.mask, self.instruments = ends, mask, instruments
-        self.low, self.largest, spread = ends.low, ends.largest, ends.high - ends.low
+        self.low, self.high, self.largest = ends.low, ends.high, ends.largest
         if mask is not None:
-            self.low, self.largest, spread = self.low * mask, self.largest * mask, spread * mask
+            self.low, self.high, self.largest = self.low * mask, self.high * mask, self.largest * mask
+        spread = self.high - self.low
         self.owed = -self.low
         """What the low end loses per unit of return: losses are counted positive."""
-        opened = np.flatnonzero(spread)
+        (opened,) = spread.nonzero()
         few = len(opened) <= GATHERED_MAX * len(spread)
         self.opened: NDArray[np.intp] | slice = opened if few else slice(None)
         self.spread = spread[self.opened]
         """high − low, of the slots in `opened`."""
         self._columns: Columns | None = None
-        self._grid: Floats = spread
-        self._grid_worst: Floats = spread
+        self._grid: Floats | None = None
+        self._grid_worst: Floats | None = None
 
     def losses(self, unit_values: Floats, returns: Floats, falls: Floats) -> Floats:
         """(rows,) the worst-case loss in each row of `returns` (slots, rows), whose negative part is `falls`."""
@@ -166,54 +181,43 @@ class Stake:
     def grid(self, columns: Columns) -> Floats:
         """(slots, points) worst-case loss at each point of each symbol's grid, per unit of its value."""
         if self._columns is not columns:
-            self._read_grid(columns)
+            self._read_under(columns)
+        if self._grid is None:
+            self._grid = self.owed[:, None] * columns.grid
+            if len(self.spread):
+                self._grid[self.opened] -= self.spread[:, None] * columns.grid_falls[self.opened]
         return self._grid
 
     def grid_worst(self, columns: Columns) -> Floats:
         """(slots,) the largest of each symbol's row in `grid`."""
         if self._columns is not columns:
-            self._read_grid(columns)
+            self._read_under(columns)
+        if self._grid_worst is None:
+            low, high, down, up = self.owed, -self.high, columns.grid_low, columns.grid_high
+            self._grid_worst = np.maximum(np.maximum(low * up, low * down), np.maximum(high * up, high * down))
         return self._grid_worst
 
-    def _read_grid(self, columns: Columns) -> None:
-        self._grid = self.owed[:, None] * columns.grid
-        if len(self.spread):
-            self._grid[self.opened] -= self.spread[:, None] * columns.grid_falls[self.opened]
-        self._grid_worst = self._grid.max(axis=1, initial=-np.inf)
+    def _read_under(self, columns: Columns) -> None:
         self._columns = columns
+        self._grid = self._grid_worst = None
 
 
 class View:
     """One book, whole or cut to a group, at worst case and at the marks. Losses are positive, in base currency."""
 
-    __slots__ = (
-        "_columns",
-        "_exposure",
-        "_grids",
-        "_losses",
-        "_stress",
-        "_stress_worst",
-        "_tail",
-        "book",
-        "gross",
-        "open_orders",
-        "stake",
-        "unit_values",
-        "version",
-    )
+    _exposure: Floats | None = None
+    _columns: Columns | None = None
+    _losses: Floats | None = None
+    _stress: Floats | None = None
+    _stress_worst: float | None = None
+    _tail: Tail | None = None
+    _grids: Floats | None = None
 
     def __init__(self, book: Book, stake: Stake, unit_values: Floats, version: int, open_orders: bool) -> None:
         self.book, self.stake, self.unit_values = book, stake, unit_values
         self.version, self.open_orders = version, open_orders
-        self.gross: float = stake.largest.dot(unit_values).item()
+        self.gross = float(stake.largest.dot(unit_values))
         """Σ exposure."""
-        self._exposure: Floats | None = None
-        self._columns: Columns | None = None
-        self._losses: Floats | None = None
-        self._stress: Floats | None = None
-        self._stress_worst: float | None = None
-        self._tail: Tail | None = None
-        self._grids: Floats | None = None
 
     @property
     def low(self) -> Floats:
@@ -224,8 +228,8 @@ class View:
     @property
     def high(self) -> Floats:
         """(slots,) value of the high end."""
-        high, mask = self.stake.ends.high * self.unit_values, self.stake.mask
-        return high if mask is None else high * mask
+        high: Floats = self.stake.high * self.unit_values
+        return high
 
     @property
     def exposure(self) -> Floats:
@@ -256,8 +260,20 @@ class View:
         if self._columns is not columns:
             self._read_under(columns)
         if self._tail is None:
-            self._tail = Tail(self.losses(columns)[:days].copy())
+            (self._tail,) = tails_of(self.losses(columns)[None, :days].copy(), columns.cut)
         return self._tail
+
+    def tails(self, columns: Columns, added: Floats) -> tuple[Tail, Tail]:
+        """VaR and ES as it is, and once an order has added (rows,) to the losses: both from one selection."""
+        days, losses = columns.days, self.losses(columns)
+        if self._tail is not None:
+            (after,) = tails_of((losses + added)[None, :days], columns.cut)
+            return self._tail, after
+        both = columns.scratch
+        both[0] = losses[:days]
+        np.add(losses[:days], added[:days], both[1])
+        self._tail, after = tails_of(both, columns.cut)
+        return self._tail, after
 
     def stress(self, columns: Columns) -> Floats:
         """(scenarios,) the stress rows of `losses`; computed by themselves where nobody asked for the days."""
@@ -275,8 +291,7 @@ class View:
         if self._columns is not columns:
             self._read_under(columns)
         if self._stress_worst is None:
-            grids = self.grid_losses(columns, underlyings)
-            worst = float(np.maximum.reduce(grids)) if len(grids) else -math.inf
+            worst = largest(self.grid_losses(columns, underlyings))
             self._stress_worst = max(largest(self.stress(columns)), worst)
         return self._stress_worst
 
@@ -287,6 +302,12 @@ class View:
         else:
             worst = self._group_grids(columns, underlyings).max(axis=1, initial=-np.inf)
         return worst
+
+    def other_grids_worst(self, columns: Columns, underlyings: Grouping, slot: int) -> float:
+        """The worst loss over the grids of all underlyings but the symbol's."""
+        losses = self.grid_losses(columns, underlyings).copy()
+        losses[underlyings.index[slot]] = -math.inf
+        return float(losses.max())
 
     def grid_of(self, columns: Columns, underlyings: Grouping, slot: int) -> Floats:
         """(points,) the loss of the whole group of a symbol's underlying at each point of its grid."""
@@ -311,10 +332,10 @@ class View:
         return int(slots[0]) if len(slots) else None
 
 
-def largest(few: Floats) -> float:
-    """The largest of a few finite numbers: faster than numpy's for less than some thirty. -inf where there is none."""
-    listed: list[float] = few.tolist()
-    return max(listed, default=-math.inf)
+def largest(values: Floats) -> float:
+    """The largest of (n,) numbers, NaN where one is; -inf where there is none. For few, quicker than a reduction."""
+    found: float = values.item(values.argmax()) if len(values) else -math.inf
+    return found
 
 
 def view_key(strategy: str, group: tuple[str, str] | None, open_orders: bool) -> str:
@@ -326,24 +347,27 @@ def view_key(strategy: str, group: tuple[str, str] | None, open_orders: bool) ->
 def view_of(
     state: AccountState,
     instruments: InstrumentSet,
+    unit_values: Floats,
     key: str,
     strategy: str,
     group: tuple[str, str] | None,
     open_orders: bool,
 ) -> View:
-    """The view that `key` names, cached with the state: group = (kind, name), or None for the whole book."""
-    cached: View | None = state.derived.get(key)
+    """The view that `key` names, cached with the state: group = (kind, name), or None for the whole book.
+
+    `unit_values`: the state's."""
+    cached: View | None = state.views.get(key)
     if cached is not None and cached.version == state.version and cached.stake.instruments is instruments:
         return cached
-    book = state.book_of(strategy)
+    book = state.book_of(strategy) if strategy else state.book
     ends = book.ends(open_orders)
     if cached is not None and cached.stake.ends is ends and cached.stake.instruments is instruments:
         stake = cached.stake
     else:
         mask = None if group is None else mask_of(state, instruments, *group)
         stake = Stake(ends, mask, instruments)
-    view = View(book, stake, state.unit_values(), state.version, open_orders)
-    state.derived[key] = view
+    view = View(book, stake, unit_values, state.version, open_orders)
+    state.views[key] = view
     return view
 
 
@@ -413,6 +437,10 @@ def _gather(symbols: list[str], model: RiskModel) -> Columns:
         stress_falls=np.minimum(stress, 0.0),
         grid=grid,
         grid_falls=np.minimum(grid, 0.0),
+        grid_low=grid.min(axis=1),
+        grid_high=grid.max(axis=1),
+        cut=cut_of(max(1, model.n_days)),  # without days nothing reads it
+        scratch=np.empty((2, model.n_days)),
         no_history=None if history.all() else 1.0 - history,
         no_factor=None if factor.all() else 1.0 - factor,
     )

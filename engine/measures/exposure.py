@@ -19,8 +19,8 @@ def _position(case: Case, armed: Armed) -> Reading:
     """Each side by itself: a buy can lead to P + B + q long, a sell to −P + S + q short."""
     low, high = case.state.book_of(armed.strategy).interval(case.slot)
     before = high if case.sign > 0 else -low
-    after, size = before + case.lots, case.instrument.lot_size
-    return Reading(before * size if before > 0 else 0.0, after * size if after > 0 else 0.0)
+    after, size = before + case.joining, case.instrument.lot_size
+    return before * size if before > 0 else 0.0, after * size if after > 0 else 0.0, 0
 
 
 def _position_fit(case: Case, armed: Armed, bound: float) -> int:
@@ -58,7 +58,7 @@ def _gross(case: Case, armed: Armed) -> Reading:
     view = case.of(armed)
     per = case.equity() if armed.of_equity else 1.0
     before = view.gross
-    return Reading(before / per, (before + case.growth(view)) / per, case.mark_age_us())
+    return before / per, (before + case.growth(view)) / per, case.mark_age_us
 
 
 def _gross_fit(case: Case, armed: Armed, bound: float) -> int:
@@ -89,6 +89,8 @@ def _fit_end(case: Case, view: View, room: float) -> int:
 
 def _issued(case: Case, view: View) -> float:
     """Exposure to the order's issuer, all its symbols together."""
+    if case.issuers().alone:
+        return view.stake.largest.item(case.slot) * case.unit_value()
     instrument = case.instrument
     return view.exposure_of(case.issuer_mask(instrument.issuer or instrument.symbol))
 
@@ -97,7 +99,7 @@ def _concentration(case: Case, armed: Armed) -> Reading:
     view = case.of(armed)
     per = case.equity() if armed.of_equity else 1.0
     before = _issued(case, view)
-    return Reading(before / per, (before + case.growth(view)) / per, case.mark_age_us())
+    return before / per, (before + case.growth(view)) / per, case.mark_age_us
 
 
 def _concentration_fit(case: Case, armed: Armed, bound: float) -> int:

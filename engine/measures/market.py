@@ -12,8 +12,8 @@ def _mark_age(case: Case, armed: Armed) -> Reading:
     case.unit_value()
     if armed.group is None:
         case.need_marks()
-    age_us = case.mark_age_us() if armed.group is None else case.own_age_us()
-    return Reading(age_us / MICROS, age_us / MICROS, age_us)
+    age_us = case.mark_age_us if armed.group is None else case.own_age_us
+    return age_us / MICROS, age_us / MICROS, age_us
 
 
 def _mark_age_now(survey: Survey, row: Limit, account: str, strategy: str) -> Iterable[tuple[str, float]]:
@@ -31,7 +31,7 @@ def _spread(case: Case, armed: Armed) -> Reading:
     if not (bid and ask):
         raise Unevaluable(Reason.MARK_UNREASONABLE, f"{case.instrument.symbol} has no bid and ask to take a spread of")
     spread = (ask - bid) / prices.mark.item(slot)
-    return Reading(spread, spread, case.own_age_us())
+    return spread, spread, case.own_age_us
 
 
 def _move(case: Case, armed: Armed) -> Reading:
@@ -39,7 +39,7 @@ def _move(case: Case, armed: Armed) -> Reading:
     prices, slot = case.state.prices, case.slot
     case.unit_value()
     move = abs(prices.mark.item(slot) / prices.open_mark.item(slot) - 1.0)
-    return Reading(move, move, case.own_age_us())
+    return move, move, case.own_age_us
 
 
 _SYMBOLS = frozenset({ScopeKind.ASSET_CLASS, ScopeKind.SECTOR, ScopeKind.SYMBOL})

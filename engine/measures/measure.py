@@ -10,9 +10,9 @@ import enum
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-import msgspec
+import numpy as np
 
 from engine.account import NAMELESS, AccountState, Book, Ends, Floats, Session, book_key
 from engine.instrument import Instrument, InstrumentSet
@@ -39,7 +39,15 @@ TAIL_DAYS_MIN = 20
 """Below this a 95 % tail has no day in it. A model flags instruments with less than a year as without history itself;
 this is for one that has next to no days at all."""
 
-_Lags = tuple[RiskModel, str, tuple[Session, ...], tuple[int, int]]
+
+class _Usable(NamedTuple):
+    """A risk model that was found fit to decide by, and what that holds for."""
+
+    model: RiskModel
+    policy: Policy
+    session_date: str
+    closed: tuple[Session, ...]
+    until_us: int
 
 
 class Unevaluable(Exception):
@@ -50,12 +58,9 @@ class Unevaluable(Exception):
         self.reason, self.note = reason, note
 
 
-class Reading(msgspec.Struct, frozen=True, gc=False):
-    """A measure's value without and with the order, in the row's unit, and the age of its oldest input."""
-
-    before: float
-    after: float
-    input_age_us: int = 0
+Reading = tuple[float, float, int]
+"""(before, after, age): a measure's value without and with the order, in the row's unit, and the age of its oldest
+input in microseconds, 0 where it has none. A plain tuple, because each limit of each order makes one."""
 
 
 class Family(enum.Enum):
@@ -64,7 +69,9 @@ class Family(enum.Enum):
     FAT_FINGER = "fat finger"
     """Holds for reductions too, where it can be evaluated."""
     INPUT = "input"
-    """Prices and rates: never stops a reduction."""
+    """Prices, rates and permissions: never stops a reduction."""
+    QUOTA = "quota"
+    """Used up by open orders and fills, and lowered by no reduction: never stops one."""
     PORTFOLIO = "portfolio"
     """Over its bound, it lets a reduction pass that lowers it."""
 
@@ -80,8 +87,11 @@ class Armed:
         "measure",
         "name",
         "of_equity",
+        "open_orders",
+        "quiet",
         "read",
         "row",
+        "shadow",
         "strategy",
         "unit",
         "unit_name",
@@ -89,12 +99,26 @@ class Armed:
         "warn",
     )
 
-    def __init__(self, row: Limit, measure: "Measure", account: str, strategy: str, instrument: Instrument) -> None:
+    def __init__(
+        self,
+        row: Limit,
+        measure: "Measure",
+        account: str,
+        strategy: str,
+        instrument: Instrument,
+        shadow: bool = False,
+    ) -> None:
+        """`shadow`: of a set in shadow; a row may be one by itself."""
         self.row, self.measure = row, measure
         self.name, self.read = measure.name, measure.read
         share = share_of(row, account)
         self.bound = row.limit * share
         self.warn = None if row.warn is None else row.warn * share
+        self.shadow, self.open_orders = shadow or row.is_shadow, row.open_orders
+        self.quiet = self.warn if self.warn is not None else math.nextafter(self.bound, math.inf)
+        """Below this nothing is to be said: within the bound, not warned, and no shadow."""
+        if self.shadow:
+            self.quiet = -math.inf
         self.unit = row.unit or measure.units[0]
         self.unit_name = self.unit.value
         self.of_equity = self.unit is Unit.EQUITY
@@ -127,20 +151,12 @@ def strategy_name(key: str) -> str:
 class Survey:
     """An account's state with what it is read under: the common ground of an order and of a report."""
 
-    __slots__ = (
-        "_at_marks",
-        "_columns",
-        "_equity",
-        "_marks_age_us",
-        "_priced",
-        "_underlyings",
-        "_usable_model",
-        "instruments",
-        "model",
-        "now_us",
-        "policy",
-        "state",
-    )
+    _columns: Columns | None = None
+    _usable_model: RiskModel | None = None
+    _underlyings: Grouping | None = None
+    _equity = 0.0
+    _priced = False
+    _marks_age_us = -1
 
     def __init__(
         self,
@@ -153,24 +169,19 @@ class Survey:
         self.state, self.instruments, self.model = state, instruments, model
         self.policy, self.now_us = policy, now_us
         self._at_marks = state.at_marks()
-        self._columns: Columns | None = None
-        self._usable_model: RiskModel | None = None
-        self._underlyings: Grouping | None = None
-        self._equity = 0.0
-        self._priced = False
-        self._marks_age_us = -1
 
     def view(self, strategy: str, group: tuple[str, str] | None, open_orders: bool = True) -> View:
-        return self._view(view_key(strategy, group, open_orders), strategy, group, open_orders)
-
-    def _view(self, key: str, strategy: str, group: tuple[str, str] | None, open_orders: bool) -> View:
         self.need_marks()
-        return view_of(self.state, self.instruments, key, strategy, group, open_orders)
+        key = view_key(strategy, group, open_orders)
+        return view_of(self.state, self.instruments, self._at_marks.unit_values, key, strategy, group, open_orders)
 
     def underlyings(self) -> Grouping:
         if self._underlyings is None:
             self._underlyings = grouping_of(self.state, self.instruments, "underlying")
         return self._underlyings
+
+    def issuers(self) -> Grouping:
+        return grouping_of(self.state, self.instruments, "issuer")
 
     def issuer_mask(self, issuer: str) -> Mask:
         return mask_of(self.state, self.instruments, "issuer", issuer)
@@ -209,10 +220,22 @@ class Survey:
 
     def usable_model(self) -> RiskModel:
         if self._usable_model is None:
-            self._usable_model = self._fresh_model()
+            derived, state = self.state.derived, self.state
+            cached: _Usable | None = derived.get("usable_model")
+            if (
+                cached is None
+                or cached.model is not self.model
+                or self.now_us > cached.until_us
+                or cached.policy is not self.policy
+                or cached.closed is not state.sessions
+                or state.session is None
+                or cached.session_date != state.session.date
+            ):
+                cached = derived["usable_model"] = self._fresh_model()
+            self._usable_model = cached.model
         return self._usable_model
 
-    def _fresh_model(self) -> RiskModel:
+    def _fresh_model(self) -> _Usable:
         model, session = self.model, self.state.session
         if model is None:
             raise Unevaluable(Reason.MODEL_MISSING, "no risk model is published; is the worker running?")
@@ -225,24 +248,16 @@ class Survey:
         if age_s > self.policy.model_age_max_s:
             note = f"the risk model is {age_s:.0f} s old, allowed are {self.policy.model_age_max_s:.0f} s"
             raise Unevaluable(Reason.MODEL_STALE, note)
-        price_lag_days, lag_sessions = self._model_lags(model, session)
+        price_lag_days = (datetime.date.fromisoformat(session.date) - model.last_price_date).days
         if price_lag_days > self.policy.model_price_lag_days_max:
             note = f"the newest close in the risk model is of {model.last_price_date}, the session is {session.date}"
             raise Unevaluable(Reason.MODEL_STALE, note)
+        lag_sessions = self._sessions_after(model)
         if lag_sessions > self.policy.model_lag_sessions_max:
             note = f"the risk model is of session {model.session_date}, the account is in {session.date}"
             raise Unevaluable(Reason.MODEL_STALE, note)
-        return model
-
-    def _model_lags(self, model: RiskModel, session: Session) -> tuple[int, int]:
-        """(days from the model's newest close, sessions from the model's) to the account's session."""
-        derived, closed = self.state.derived, self.state.sessions
-        cached: _Lags | None = derived.get("model_lags")
-        if cached is None or cached[0] is not model or cached[1] != session.date or cached[2] is not closed:
-            days = (datetime.date.fromisoformat(session.date) - model.last_price_date).days
-            cached = model, session.date, closed, (days, self._sessions_after(model))
-            derived["model_lags"] = cached
-        return cached[3]
+        until_us = model.built_time_us + int(self.policy.model_age_max_s * MICROS)
+        return _Usable(model, self.policy, session.date, self.state.sessions, until_us)
 
     def _sessions_after(self, model: RiskModel) -> int:
         of_model = model.session_date.isoformat()
@@ -273,10 +288,6 @@ class Survey:
             self._marks_age_us = max(0, int(self.now_us - oldest_us)) if math.isfinite(oldest_us) else 0
         return self._marks_age_us
 
-    def model_age_us(self) -> int:
-        model = self.model
-        return 0 if model is None else max(0, self.now_us - model.built_time_us, self.marks_age_us())
-
 
 def refuse_missing_price(state: AccountState, symbol: str) -> NoReturn:
     slot = state.slots[symbol]
@@ -286,27 +297,28 @@ def refuse_missing_price(state: AccountState, symbol: str) -> NoReturn:
     raise Unevaluable(Reason.FX_MISSING, f"no rate from {currency} to {state.base_currency} for {symbol}")
 
 
-class Case(Survey):
-    """One order on a survey: its lots may be tried at several sizes."""
+class Replaced(NamedTuple):
+    """What an order finds that replaces another, in lots of its own total."""
 
-    __slots__ = (
-        "_added",
-        "_added_grid",
-        "_grids",
-        "_growths",
-        "_mark_age_us",
-        "_model_age_us",
-        "_own_age_us",
-        "_stress_after",
-        "_unit_value",
-        "_views",
-        "instrument",
-        "lots",
-        "order",
-        "sign",
-        "slot",
-        "tails",
-    )
+    filled: int = 0
+    """Filled of the total already: it is in the position."""
+    covered: int = 0
+    """Counted on its side already, of which this order takes the place: where the venue replaces in one step, what the
+    replaced order may still fill; nothing where the two may both be there."""
+
+
+NOTHING_REPLACED = Replaced()
+
+
+class Case(Survey):
+    """One order on a survey: its lots may be tried at several sizes.
+
+    `lots` is the order as it was asked for, `joining` what it adds to its side: less where it replaces another."""
+
+    _added: Floats | None = None
+    _added_stress: Floats | None = None
+    _added_grid: Floats | None = None
+    _unit_value = 0.0
 
     def __init__(
         self,
@@ -318,38 +330,61 @@ class Case(Survey):
         order: Order,
         instrument: Instrument,
         lots: int,
+        replaced: Replaced = NOTHING_REPLACED,
     ) -> None:
         super().__init__(state, instruments, model, policy, now_us)
         self.order, self.instrument, self.lots = order, instrument, lots
+        self.replaced, self.joining = replaced, lots
+        if replaced is not NOTHING_REPLACED:
+            self.joining = max(0, lots - self.spared)
         self.sign = order.side.sign
         self.slot = state.slots[instrument.symbol]
+        self.own_age_us = int(now_us - state.prices.oldest_us.item(self.slot))
+        """Age of the order's own mark and rate."""
+        marks_age_us = self.marks_age_us()
+        self.mark_age_us = max(marks_age_us, self.own_age_us)
+        """Age of the oldest mark and rate at stake, the order's own among them."""
+        self.model_age_us = 0 if model is None else max(0, now_us - model.built_time_us, marks_age_us)
+        """Age of the risk model and of what it is applied to."""
         self.tails: dict[str, tuple[Tail, Tail]] = {}
         """Without and with the order; kept by engine.measures.tail."""
         self._views: dict[str, View] = {}
-        self._added: Floats | None = None
-        self._added_grid: Floats | None = None
-        self._unit_value = 0.0
-        self._mark_age_us = -1
-        self._own_age_us: int | None = None
-        self._model_age_us = -1
         self._growths: dict[Ends, float] = {}
         self._grids: dict[Ends | View, float] = {}
-        self._stress_after: dict[View, Floats] = {}
+
+    @property
+    def spared(self) -> int:
+        """Lots of the order that add nothing to its side."""
+        return self.replaced.filled + self.replaced.covered
 
     def resized(self, lots: int) -> "Case":
         return Case(
-            self.state, self.instruments, self.model, self.policy, self.now_us, self.order, self.instrument, lots
+            self.state,
+            self.instruments,
+            self.model,
+            self.policy,
+            self.now_us,
+            self.order,
+            self.instrument,
+            lots,
+            self.replaced,
         )
 
     def of(self, armed: Armed) -> View:
         """The view that the limit reads, as it is without the order. Raises Unevaluable where a price in it is no
         number: none of what is computed from it would be."""
-        view = self._views.get(armed.view_key)
-        if view is None:
-            view = self._view(armed.view_key, armed.strategy, armed.group, armed.row.open_orders)
-            if not math.isfinite(view.gross):
-                raise Unevaluable(Reason.MEASURE_NOT_FINITE, f"the gross exposure of {armed.label} is {view.gross}")
-            self._views[armed.view_key] = view
+        return self._views.get(armed.view_key) or self._read(armed)
+
+    def _read(self, armed: Armed) -> View:
+        at_marks, key = self._at_marks, armed.view_key
+        if not at_marks.priced:
+            self.need_marks()
+        view = view_of(
+            self.state, self.instruments, at_marks.unit_values, key, armed.strategy, armed.group, armed.open_orders
+        )
+        if not math.isfinite(view.gross):
+            raise Unevaluable(Reason.MEASURE_NOT_FINITE, f"the gross exposure of {armed.label} is {view.gross}")
+        self._views[key] = view
         return view
 
     def unit_value(self) -> float:
@@ -361,33 +396,15 @@ class Case(Survey):
             self._unit_value = value
         return self._unit_value
 
-    def mark_age_us(self) -> int:
-        """Age of the order's own mark and of the oldest that is at stake."""
-        if self._mark_age_us < 0:
-            self._mark_age_us = max(self.marks_age_us(), self.own_age_us())
-        return self._mark_age_us
-
-    def own_age_us(self) -> int:
-        """Age of the order's own mark and rate."""
-        if self._own_age_us is None:
-            prices, slot = self.state.prices, self.slot
-            self._own_age_us = int(self.now_us - min(prices.time_us.item(slot), prices.fx_time_us.item(slot)))
-        return self._own_age_us
-
-    def model_age_us(self) -> int:
-        if self._model_age_us < 0:
-            self._model_age_us = super().model_age_us()
-        return self._model_age_us
-
     def ends(self, book: Book, open_orders: bool = True) -> tuple[int, int]:
         """The lowest and highest position in lots once the order has joined its side."""
         low, high = book.interval(self.slot) if open_orders else (book.lots.item(self.slot),) * 2
-        return (low, high + self.lots) if self.sign > 0 else (low - self.lots, high)
+        return (low, high + self.joining) if self.sign > 0 else (low - self.joining, high)
 
     def ends_filled(self, book: Book) -> tuple[int, int]:
         """The same if the order were filled and the other open orders unchanged."""
         low, high = book.interval(self.slot)
-        return low + self.sign * self.lots, high + self.sign * self.lots
+        return low + self.sign * self.joining, high + self.sign * self.joining
 
     def growth(self, view: View) -> float:
         """By how much the order raises its symbol's exposure in a view's book, base currency."""
@@ -422,24 +439,24 @@ class Case(Survey):
     def harm(self, columns: Columns) -> Floats:
         """(rows,) by how much one more lot of the order raises the worst-case loss: a buy hurts where the price falls,
         a sell where it rises, because the other rows are worst without it."""
-        return self.added(columns) / self.lots
+        value, slot = self.unit_value(), self.slot
+        harm: Floats = np.maximum(columns.returns[slot] * (-value if self.sign > 0 else value), 0.0)
+        return harm
 
     def added(self, columns: Columns) -> Floats:
         """(rows,) by how much the order raises the worst-case loss in each scenario; never below 0."""
         if self._added is None:
-            self._added = self._adding(columns.returns, columns.falls)
+            value, slot = self.joining * self.unit_value(), self.slot
+            self._added = np.maximum(columns.returns[slot] * (-value if self.sign > 0 else value), 0.0)
         return self._added
 
-    def losses_after(self, view: View, columns: Columns) -> Floats:
-        """(rows,) worst-case losses once the order has joined its side; the caller's own, to put in another order."""
-        rows = view.losses(columns) + self.added(columns)
-        self._stress_after[view] = rows[columns.days :]
-        return rows
-
-    def stress_after(self, view: View, columns: Columns) -> Floats:
-        """(scenarios,) the stress rows of the same."""
-        rows = self._stress_after.get(view)
-        return view.stress(columns) + self.added(columns)[columns.days :] if rows is None else rows
+    def stress_after(self, view: View, columns: Columns) -> float:
+        """The worst stress loss once the order has joined its side."""
+        if self._added_stress is None:
+            self._added_stress = self.added(columns)[columns.days :]
+        rows = view.stress(columns) + self._added_stress
+        worst: float = rows.item(rows.argmax()) if len(rows) else -math.inf
+        return worst
 
     def grid_after(self, view: View, columns: Columns) -> float:
         """The worst loss over the grid of the order's underlying in a view, once the order has joined its side."""
@@ -447,24 +464,34 @@ class Case(Survey):
         key = view.stake.ends if underlyings.alone else view
         worst = self._grids.get(key)
         if worst is None:
-            rows = view.grid_of(columns, underlyings, self.slot) + self.added_grid(columns)
-            worst = self._grids[key] = largest(rows)
+            if underlyings.alone:
+                worst = self._own_grid_after(view, columns)
+            else:
+                worst = largest(view.grid_of(columns, underlyings, self.slot) + self.added_grid(columns))
+            self._grids[key] = worst
         return worst
+
+    def _own_grid_after(self, view: View, columns: Columns) -> float:
+        """The same where the order's symbol is alone on its underlying: each end is worst at an end of the grid."""
+        low, high = self.ends(view.book, view.open_orders)
+        down, up = columns.grid_low.item(self.slot), columns.grid_high.item(self.slot)
+        return max(-low * down, -low * up, -high * down, -high * up) * self.unit_value()
 
     def added_grid(self, columns: Columns) -> Floats:
         """(points,) the same as `added`, at each point of the grid of its own underlying."""
         if self._added_grid is None:
-            self._added_grid = self._adding(columns.grid, columns.grid_falls)
+            self._added_grid = self.joining * self.harm_grid(columns)
         return self._added_grid
 
-    def _adding(self, returns: Floats, falls: Floats) -> Floats:
-        value, fallen = self.lots * self.unit_value(), falls[self.slot]
-        added: Floats = fallen * -value if self.sign > 0 else (returns[self.slot] - fallen) * value
-        return added
+    def harm_grid(self, columns: Columns) -> Floats:
+        """(points,) the same as `harm`, at each point of the grid of its own underlying."""
+        value, fallen = self.unit_value(), columns.grid_falls[self.slot]
+        harm: Floats = fallen * -value if self.sign > 0 else (columns.grid[self.slot] - fallen) * value
+        return harm
 
     def losses_filled(self, view: View, columns: Columns) -> Floats:
         """(rows,) losses if the order were filled: both ends of its symbol move together."""
-        moved = self.sign * self.lots * self.unit_value()
+        moved = self.sign * self.joining * self.unit_value()
         losses: Floats = view.losses(columns) - moved * columns.returns[self.slot]
         return losses
 
@@ -492,6 +519,8 @@ class Measure:
     """Portfolio measures: the value if the order were filled."""
     now: Now | None = None
     """(survey, row, account, strategy) → (scope label, value) of each group reached. None: no standing value."""
+    say: Callable[[Case], str] | None = None
+    """What a breach is, in words, where the value alone tells nobody."""
     guards: str = ""
     """"size", "value" or "position": the three kinds of which one each must reach an instrument before it trades."""
 

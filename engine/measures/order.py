@@ -12,7 +12,7 @@ ANY_SCOPE = frozenset(ScopeKind)
 
 def _quantity(case: Case, armed: Armed) -> Reading:
     """CHECKS 8, fat finger: q ≤ Qmax in units of the instrument."""
-    return Reading(0.0, case.lots * case.instrument.lot_size)
+    return 0.0, case.lots * case.instrument.lot_size, 0
 
 
 def _quantity_fit(case: Case, armed: Armed, bound: float) -> int:
@@ -22,7 +22,7 @@ def _quantity_fit(case: Case, armed: Armed, bound: float) -> int:
 def _value(case: Case, armed: Armed) -> Reading:
     """CHECKS 9 and 12: q·px·m·fx at the highest price the order can fill at."""
     per = case.equity() if armed.of_equity else 1.0
-    return Reading(0.0, case.lots * _value_per_lot(case) / per, case.mark_age_us())
+    return 0.0, case.lots * _value_per_lot(case) / per, case.mark_age_us
 
 
 def _value_per_lot(case: Case) -> float:
@@ -40,7 +40,7 @@ def _rate(case: Case, armed: Armed) -> Reading:
     """CHECKS 15: orders tried in the sliding window, refusals included, this one too. The window is shared by all
     gateways because the attempts are records."""
     count = _attempts(case, armed.strategy, armed.row.window_s)
-    return Reading(float(count), float(count + 1))
+    return float(count), float(count + 1), 0
 
 
 def _attempts(survey: Survey, strategy: str, window_s: float) -> int:

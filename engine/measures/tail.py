@@ -14,10 +14,10 @@ import numpy as np
 from engine.account import Floats
 from engine.limits import Limit, ScopeKind, Unit
 from engine.measures.exposure import scoped_views
-from engine.measures.measure import Armed, Case, Family, Measure, Reading, Survey, Unevaluable
+from engine.measures.measure import TAIL_DAYS_MIN, Armed, Case, Family, Measure, Reading, Survey, Unevaluable
 from engine.order import Reason
 from engine.risk.var import tail_count
-from engine.view import Columns, Tail, View, largest
+from engine.view import Columns, Tail, View, largest, tails_of
 
 _Of = Callable[[Tail], float]
 _NEWTON_STEPS_MAX = 60
@@ -30,24 +30,25 @@ def _tail_read(of: _Of) -> Callable[[Case, Armed], Reading]:
         if tails is None:
             tails = case.tails[armed.view_key] = _tails(case, armed)
         per = case.equity() if armed.of_equity else 1.0
-        return Reading(of(tails[0]) / per, of(tails[1]) / per, case.model_age_us())
+        return of(tails[0]) / per, of(tails[1]) / per, case.model_age_us
 
     return read
 
 
 def _tails(case: Case, armed: Armed) -> tuple[Tail, Tail]:
     """The tails without and with the order: all measures of one scope read the same two."""
-    view, columns, days = _history(case, armed)
-    before = view.tail(columns, days)
-    return before, Tail(case.losses_after(view, columns)[:days])
+    view, columns, _ = _history(case, armed)
+    view.losses(columns)  # first: it has every column at hand, the order's own among them
+    return view.tails(columns, case.added(columns))
 
 
 def _history(case: Case, armed: Armed) -> tuple[View, Columns, int]:
     """The view, the model's columns and the number of days, all inputs known, the order's own symbol included."""
     view, columns = case.of(armed), case.columns()
-    case.need_history(view, columns)
-    if columns.no_history is not None and columns.no_history[case.slot]:
-        _refuse_symbol(case, Reason.HISTORY_MISSING, "has too little price history and no proxy")
+    if columns.days < TAIL_DAYS_MIN or columns.no_history is not None:
+        case.need_history(view, columns)
+        if columns.no_history is not None and columns.no_history[case.slot]:
+            _refuse_symbol(case, Reason.HISTORY_MISSING, "has too little price history and no proxy")
     return view, columns, columns.days
 
 
@@ -57,7 +58,8 @@ def _refuse_symbol(case: Case, reason: Reason, what: str) -> NoReturn:
 
 def _tail_filled(case: Case, armed: Armed, of: _Of) -> float:
     view, columns, days = _history(case, armed)
-    return of(Tail(case.losses_filled(view, columns)[:days])) / case.denominator(armed.unit)
+    (tail,) = tails_of(case.losses_filled(view, columns)[None, :days], columns.cut)
+    return of(tail) / case.denominator(armed.unit)
 
 
 def _tail_now(of: _Of) -> Callable[[Survey, Limit, str, str], Iterable[tuple[str, float]]]:
@@ -81,7 +83,7 @@ def _var_fit(confidence: float) -> Callable[[Case, Armed, float], int]:
         lots = np.where(room < 0, -math.inf, math.inf)
         np.divide(room, harm, out=lots, where=harm > 0)
         worst = tail_count(days, confidence)
-        return _whole(float(np.partition(lots, worst - 1)[worst - 1]), case.lots)
+        return _whole(float(np.partition(lots, worst - 1)[worst - 1]), case.joining)
 
     return fit
 
@@ -92,16 +94,18 @@ def _es_fit(confidence: float) -> Callable[[Case, Armed, float], int]:
         view, columns, days = _history(case, armed)
         target = bound * case.denominator(armed.unit)
         losses, harm = view.losses(columns)[:days], case.harm(columns)[:days]
-        lots = float(case.lots)
+        lots = float(case.joining)
         for _ in range(_NEWTON_STEPS_MAX):
             value, slope = _es_and_slope(losses + lots * harm, harm, confidence)
             excess = value - target
-            if excess <= 0 or slope <= 0:
+            if excess <= 0:
                 break
+            if slope <= 0:  # over the bound without the order: no number of lots mends it
+                return 0
             lots -= excess / slope
             if lots <= 0:
                 return 0
-        return _whole(lots, case.lots)
+        return _whole(lots, case.joining)
 
     return fit
 
@@ -128,9 +132,10 @@ def _whole(lots: float, asked: int) -> int:
 
 def _stress_inputs(case: Case, armed: Armed) -> tuple[View, Columns]:
     view, columns = case.of(armed), case.columns()
-    case.need_factor(view, columns)
-    if columns.no_factor is not None and columns.no_factor[case.slot]:
-        _refuse_symbol(case, Reason.FACTOR_MISSING, "is reached by no stress factor")
+    if columns.no_factor is not None:
+        case.need_factor(view, columns)
+        if columns.no_factor[case.slot]:
+            _refuse_symbol(case, Reason.FACTOR_MISSING, "is reached by no stress factor")
     return view, columns
 
 
@@ -140,28 +145,20 @@ def _stress(case: Case, armed: Armed) -> Reading:
     view, columns = _stress_inputs(case, armed)
     per = case.equity() if armed.of_equity else 1.0
     before = view.stress_worst(columns, case.underlyings())
-    after = max(before, largest(case.stress_after(view, columns)), case.grid_after(view, columns))
-    return Reading(before / per, after / per, case.model_age_us())
+    after = max(before, case.stress_after(view, columns), case.grid_after(view, columns))
+    return before / per, after / per, case.model_age_us
 
 
 def _stress_fit(case: Case, armed: Armed, bound: float) -> int:
     """min over scenarios and grid points of (L − loss) / harm: each row is linear in the lots of one side."""
     view, columns = _stress_inputs(case, armed)
     limit, underlyings = bound * case.denominator(armed.unit), case.underlyings()
-    if _other_grids(case, view, columns) > limit:
+    if view.other_grids_worst(columns, case.underlyings(), case.slot) > limit:
         return 0
     room, harm = limit - view.stress(columns), case.harm(columns)[columns.days :]
     grid_room = limit - view.grid_of(columns, underlyings, case.slot)
-    grid_harm = case.added_grid(columns) / case.lots
-    return _whole(min(_least(room, harm), _least(grid_room, grid_harm)), case.lots)
-
-
-def _other_grids(case: Case, view: View, columns: Columns) -> float:
-    """The worst loss over the grids of all underlyings but the order's."""
-    underlyings = case.underlyings()
-    losses = view.grid_losses(columns, underlyings).copy()
-    losses[underlyings.index[case.slot]] = -math.inf
-    return float(losses.max())
+    grid_harm = case.harm_grid(columns)
+    return _whole(min(_least(room, harm), _least(grid_room, grid_harm)), case.joining)
 
 
 def _least(room: Floats, harm: Floats) -> float:
@@ -173,10 +170,10 @@ def _least(room: Floats, harm: Floats) -> float:
 
 def _stress_filled(case: Case, armed: Armed) -> float:
     view, columns = _stress_inputs(case, armed)
-    moved, slot = case.sign * case.lots * case.unit_value(), case.slot
+    moved, slot = case.sign * case.joining * case.unit_value(), case.slot
     scenarios = view.stress(columns) - moved * columns.stress[slot]
     grid = view.grid_of(columns, case.underlyings(), slot) - moved * columns.grid[slot]
-    worst = max(largest(scenarios), largest(grid), _other_grids(case, view, columns))
+    worst = max(largest(scenarios), largest(grid), view.other_grids_worst(columns, case.underlyings(), case.slot))
     return worst / case.denominator(armed.unit)
 
 

@@ -174,8 +174,8 @@ def _read_header(data: bytes) -> tuple[_Header, int]:
         header = msgspec.json.decode(data[prefix : prefix + length], type=_Header)
     except msgspec.DecodeError as error:
         raise ValueError(f"risk model: damaged header: {error}") from error
-    if header.n_grid < 0 or len(set(header.symbols)) != len(header.symbols):
-        raise ValueError("risk model: damaged header: expected n_grid of 0 or more and each symbol once")
+    if header.n_grid < 1 or len(set(header.symbols)) != len(header.symbols):
+        raise ValueError("risk model: damaged header: expected n_grid of 1 or more and each symbol once")
     return header, prefix + length
 
 

@@ -19,12 +19,14 @@ from tests.engine.builders import ACCOUNT, account, future, model, reserve, stoc
 from tests.engine.reference import Slow
 
 UNIVERSE = universe(
-    stock("AAA", sector="Tech", issuer="A Corp"),
-    stock("AA2", sector="Tech", issuer="A Corp", underlying="AAA", lot_size=0.1),
-    stock("BBB", sector="Energy", lot_size=10.0),
-    stock("EUX", sector="Energy", currency="EUR", asset_class=AssetClass.CRYPTO),
-    future("FUT", sector="Index"),
+    stock("AAA", sector="Tech", issuer="A Corp", beta=1.2, average_daily_quantity=900.0),
+    stock("AA2", sector="Tech", issuer="A Corp", underlying="AAA", lot_size=0.1, average_daily_quantity=77.7),
+    stock("BBB", sector="Energy", lot_size=10.0, average_daily_quantity=5_000.0),
+    stock("EUX", sector="Energy", currency="EUR", asset_class=AssetClass.CRYPTO, beta=-0.5, average_daily_quantity=1.0),
+    future("FUT", sector="Index", average_daily_quantity=1_000.0),
 )
+BETAS = {"AA2": 0.8, "BBB": -0.3, "FUT": 1.0, "EUX": 9.0}
+"""The risk model's; what an instrument says of itself wins over it."""
 MARKS = {"AAA": 101.0, "AA2": 47.0, "BBB": 13.0, "EUX": 70.0, "FUT": 20.25}
 FX = {"EUR": 1.1}
 SYMBOLS = tuple(UNIVERSE.instruments)
@@ -43,7 +45,7 @@ def models(draw: st.DrawFn) -> RiskModel:
     drawn = np.random.default_rng(seed).integers(-200, 200, (len(SYMBOLS), DAYS)) / 1000
     columns = {s: drawn[at].tolist() for at, s in enumerate(SYMBOLS)}
     shocks = {name: {s: draw(a_return) for s in SYMBOLS} for name in ("crash", "spike")}
-    return model(columns, shocks, grid=(-0.2, -0.1, 0.1, 0.2))
+    return model(columns, shocks, grid=(-0.2, -0.1, 0.1, 0.2), betas=BETAS)
 
 
 @st.composite

@@ -6,6 +6,7 @@ No assertions here. Defaults: one lot is one unit, USD is the base, marks are fr
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from engine.decide import Terms
 from engine.facts import listing
 from engine.instrument import AssetClass, Instrument, InstrumentSet
 from engine.limits import Limit, LimitAction, LimitSet, Policy, ScopeKind, Unit
-from engine.order import Action, Order, OrderType, Reason, Side, TimeInForce, digest_of
+from engine.order import Action, Order, OrderType, Reason, Side, TimeInForce
 from engine.records import (
     AccountOpened,
     Decided,
@@ -110,7 +111,7 @@ def approval(asked: Order, lots: int, time_us: int = NOW_US, epoch: int = 0) -> 
         time_us=time_us,
         epoch=epoch,
         order=asked,
-        digest=digest_of(asked),
+        digest=asked.digest,
         action=Action.ALLOW,
         reason=Reason.NONE,
         message="",
@@ -177,6 +178,7 @@ def model(
     returns: Mapping[str, Sequence[float]],
     scenarios: Mapping[str, Mapping[str, float]] | None = None,
     grid: Sequence[float] = (-0.2, 0.2),
+    betas: Mapping[str, float] = MappingProxyType({}),
     **fields: Any,
 ) -> RiskModel:
     """A model with a column for each symbol in `returns`; an empty sequence is a symbol without history, a scenario
@@ -209,7 +211,7 @@ def model(
         has_factor=reached,
         unaffected=np.zeros(len(symbols), dtype=np.bool_),
         grid=np.tile(np.array(grid, dtype=np.float64), (len(symbols), 1)),
-        betas=np.full(len(symbols), np.nan),
+        betas=np.array([betas.get(symbol, np.nan) for symbol in symbols]),
         lookback_days=days,
         warnings=(),
     )

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from engine.account import AccountState
+from engine.account import AccountState, OpenOrder
 from engine.instrument import Instrument, InstrumentSet
 from engine.limits import Limit, ScopeKind, Unit
 from engine.order import Order, OrderType
@@ -79,9 +79,9 @@ class Slow:
             if one.symbol in wanted and strategy in (None, one.strategy):
                 ends = book.of(one.symbol)
                 if one.sign > 0:
-                    ends.buys += one.leaves
+                    ends.buys += one.counted
                 else:
-                    ends.sells += one.leaves
+                    ends.sells += one.counted
         return book
 
     def scope(self, row: Limit, order: Order) -> SlowBook:
@@ -107,7 +107,49 @@ class Slow:
             return 0.0, lots * self.order_lot_value(order) / self.per(row, Unit.MONEY)
         if row.measure == "position":
             return self.position(before, order), self.position(after, order)
+        if row.measure == "short_position":
+            is_sell, size = order.side.sign < 0, self.instruments.instruments[order.symbol].lot_size
+            short = [max(0, -book.of(order.symbol).low) * size if is_sell else 0.0 for book in (before, after)]
+            return short[0], short[1]
+        if row.measure == "adv_share":
+            one = self.instruments.instruments[order.symbol]
+            return 0.0, lots * one.lot_size / one.average_daily_quantity
+        if row.measure == "open_orders":
+            count = float(len(self.open_in_scope(row, order)))
+            return count, count + 1.0
+        if row.measure == "traded_quantity":
+            size = self.instruments.instruments[order.symbol].lot_size
+            open_lots = sum(one.leaves for one in self.open_in_scope(row, order) if one.symbol == order.symbol)
+            return open_lots * size, (open_lots + lots) * size
+        if row.measure == "traded_value":
+            used = sum(one.leaves * self.lot_value(one.symbol) for one in self.open_in_scope(row, order))
+            per = self.per(row, Unit.MONEY)
+            return used / per, (used + lots * self.lot_value(order.symbol)) / per
+        if row.measure == "open_positions":
+            return self.positions(before), self.positions(after)
         return self.standing(row, before, order.symbol), self.standing(row, after, order.symbol)
+
+    def open_in_scope(self, row: Limit, order: Order) -> list[OpenOrder]:
+        """The open orders that a row adds up for an order; nothing was filled in the session."""
+        mine, others = self.instruments.instruments[order.symbol], self.instruments.instruments
+        together = [one for one in self.state.orders.values() if _together(row.scope, mine, others[one.symbol])]
+        return [one for one in together if row.scope is not ScopeKind.STRATEGY or one.strategy == order.strategy]
+
+    def positions(self, book: SlowBook) -> float:
+        return float(sum(1 for ends in book.ends.values() if ends.largest() > 0))
+
+    def beta(self, symbol: str) -> float:
+        declared = self.instruments.instruments[symbol].beta
+        assert self.model is not None
+        return declared if declared is not None else float(self.model.betas[self.model.column[symbol]])
+
+    def net(self, book: SlowBook, weight: Mapping[str, float]) -> float:
+        """The larger size of the two sums, each symbol at the end that adds to it."""
+        up = down = 0.0
+        for symbol, ends in book.ends.items():
+            values = [end * self.lot_value(symbol) * weight[symbol] for end in (ends.low, ends.high)]
+            up, down = up + max(values), down + min(values)
+        return max(abs(up), abs(down))
 
     def filled(self, row: Limit, order: Order, lots: int) -> float:
         """The row's value if the order were filled and all other open orders stayed as they are."""
@@ -119,7 +161,8 @@ class Slow:
         """A portfolio measure of a book."""
         if row.measure == "position":
             return book.of(symbol).largest() * self.instruments.instruments[symbol].lot_size
-        default = Unit.MONEY if row.measure == "gross_exposure" else Unit.EQUITY
+        in_money = row.measure in ("gross_exposure", "net_exposure", "beta_exposure")
+        default = Unit.MONEY if in_money else Unit.EQUITY
         return self._money(row.measure, book, symbol) / self.per(row, default)
 
     def _money(self, measure: str, book: SlowBook, symbol: str) -> float:
@@ -134,6 +177,10 @@ class Slow:
             )
         if measure == "stress_loss":
             return self.stress(book)
+        if measure == "net_exposure":
+            return self.net(book, dict.fromkeys(book.ends, 1.0))
+        if measure == "beta_exposure":
+            return self.net(book, {name: self.beta(name) for name in book.ends})
         assert self.model is not None
         losses = [self.loss(book, at) for at in range(self.model.n_days)]
         confidence = CONFIDENCES[measure]

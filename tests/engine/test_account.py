@@ -10,10 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import facts
-from engine.account import ATTEMPTS_MAX, MEMORY_HORIZON_US, AccountState, Attempts, Memory, book_key
+from engine.account import (
+    APPROVALS_MAX,
+    ATTEMPTS_HORIZON_US,
+    ATTEMPTS_MAX,
+    MEMORY_HORIZON_US,
+    STRATEGIES_MAX,
+    VIEWS_MAX,
+    AccountState,
+    Attempts,
+    Memory,
+    book_key,
+    content_of,
+)
 from engine.control import Control, Resumed, Scope, TradingState
+from engine.decide import RESOLVED_MAX, decide
 from engine.facts import Execution, FactError, StatedOrder, StatedPosition, executed
-from engine.order import Action, Reason, Side, digest_of
+from engine.order import Action, Reason, Side
 from engine.records import (
     AnyRecord,
     CashFlowed,
@@ -36,11 +49,14 @@ from tests.engine.builders import (
     approval,
     fill,
     future,
+    limits,
     order,
     report,
     reserve,
+    row,
     sell,
     stock,
+    terms,
     universe,
     valued,
 )
@@ -70,6 +86,11 @@ def snapshot(state: AccountState) -> dict[str, Any]:
         "cash": dict(state.cash),
         "holdings": dict(state.holdings),
         "orders": dict(state.orders),
+        "counts": dict(state.open_counts),
+        "turnovers": {name: (one.lots.tolist(), one.paid.tolist()) for name, one in state.turnovers.items()},
+        "approvals": [
+            state.approved_alike(order(s, side, 9.0), 0) for s in state.slots for side in (Side.BUY, Side.SELL)
+        ],
         "memos": {f"o{at}": state.memos.get(f"o{at}") for at in range(12)},
         "executions": [f"x{at}" in state.executions for at in range(40)],
         "events": [f"e{at}" in state.events for at in range(40)],
@@ -78,6 +99,8 @@ def snapshot(state: AccountState) -> dict[str, Any]:
         "units": (state.units, state.nav_peak, state.fees_total, state.flows_total),
         "session": (state.session, state.sessions),
         "actions": dict(state.decisions_by_action),
+        "shadow": dict(state.shadow_by_action),
+        "recent": state.recent,
         "equity": state.equity(),
         "reconciled": state.reconciled_seq,
     }
@@ -596,26 +619,94 @@ def test_a_fork_of_a_memory_sees_what_is_below_and_writes_above() -> None:
 def test_attempts_since_a_time_are_those_strictly_after_it(times: list[int], since: int) -> None:
     attempts = Attempts()
     for time_us in times:
-        attempts.add(time_us)
+        attempts = attempts.with_one(time_us)
 
     assert attempts.since(since) == sum(1 for time_us in times if time_us > since)
 
 
 def test_attempts_of_a_dropped_fork_are_cut_off_by_the_next() -> None:
     attempts = Attempts([1, 2])
-    attempts.fork().add(3)
-    kept = attempts.fork()
-    kept.add(4)
+    attempts.with_one(3)
+    kept = attempts.with_one(4)
 
     assert (attempts.since(0), kept.since(0), kept.recent()) == (2, 3, [1, 2, 4])
 
 
 def test_attempts_are_bounded_and_the_newest_are_kept() -> None:
     attempts = Attempts(list(range(2 * ATTEMPTS_MAX)))
-    attempts.add(2 * ATTEMPTS_MAX)
+    before = attempts.recent()
+    attempts = attempts.with_one(2 * ATTEMPTS_MAX)
 
-    assert len(attempts.recent()) == ATTEMPTS_MAX
+    assert len(attempts.recent()) == len(before) == ATTEMPTS_MAX
+    assert attempts.recent()[:-1] == before[1:]
     assert attempts.recent()[-1] == 2 * ATTEMPTS_MAX
+
+
+# --- what duplicates are told by -----------------------------------------------------------------------------------
+
+
+def test_of_too_many_approvals_those_that_were_repeated_last_are_kept() -> None:
+    state = flat()
+    again, others = order(quantity=7.0), [order(quantity=100.0 + at) for at in range(APPROVALS_MAX)]
+    state.apply(approval(msgspec.structs.replace(again, client_order_id="first"), 1))
+    for at, other in enumerate(others):
+        state.approvals.put(content_of(other), (NOW_US + at,))
+
+    fork = state.fork()
+    fork.apply(approval(msgspec.structs.replace(again, client_order_id="again"), 1))
+    settled = fork.settle()
+
+    assert settled.approved_alike(again, 0) == 2
+    assert len(settled.approvals) < APPROVALS_MAX
+
+
+# --- strategies, whose names are free text -------------------------------------------------------------------------
+
+
+def test_a_fork_shares_the_books_that_it_does_not_change() -> None:
+    state = flat(strategies={(f"s{at}", "AAA"): at for at in range(50)})
+    before = snapshot(state)
+
+    fork = state.fork()
+    reserve(fork, "o1", "AAA", 10, "s3")
+
+    assert [name for name in state.books if fork.books[name] is not state.books[name]] == ["s3"]
+    assert (interval(fork, strategy="s3"), interval(state, strategy="s3")) == ((3, 13), (3, 3))
+    assert snapshot(state) == before
+
+
+def test_a_state_that_goes_on_leaves_its_fork_as_it_was() -> None:
+    state = flat(strategies={("mm", "AAA"): 5})
+    reserve(state, "o1", "AAA", 1, "mm")
+    fork = state.fork()
+
+    reserve(state, "o2", "AAA", 10, "mm")
+
+    assert (interval(state, strategy="mm"), interval(fork, strategy="mm")) == ((5, 16), (5, 6))
+
+
+def test_strategies_that_were_silent_for_long_are_forgotten_and_the_others_are_not() -> None:
+    state, later_us = flat(), NOW_US + ATTEMPTS_HORIZON_US
+    for at in range(STRATEGIES_MAX - 1):
+        state.apply(approval(order(client_order_id=f"o{at}", strategy=f"s{at}"), 1))
+    kept = state.fork()
+    for at, strategy in enumerate(("s7", "new")):
+        state.apply(approval(order(client_order_id=f"n{at}", strategy=strategy), 1, time_us=later_us))
+
+    assert len(kept.attempts) == STRATEGIES_MAX
+    assert sorted(state.attempts) == ["", "new", "s7"]
+    assert state.attempts["s7"].since(later_us - 1) == 1
+
+
+def test_what_is_cached_by_strategy_does_not_grow_with_the_names_that_were_used() -> None:
+    armed, state = limits(row("gross_exposure", 1e9, "strategy")), flat()
+    for at in range(RESOLVED_MAX + 1):
+        decide(state, terms(TWO, armed), order(strategy=f"s{at}"), NOW_US)
+    later = state.fork()
+
+    assert len(later.resolved) <= RESOLVED_MAX
+    assert len(later.views) <= VIEWS_MAX
+    assert len(later.derived) < 20
 
 
 # --- the horizon of ids ----------------------------------------------------------------------------------------------
@@ -641,7 +732,7 @@ def test_an_adopted_orders_id_is_taken() -> None:
 
     memo = state.memo("stray", NOW_US)
 
-    assert memo is not None and memo.digest not in ("", digest_of(sell(quantity=7, client_order_id="stray")))
+    assert memo is not None and memo.digest not in ("", sell(quantity=7, client_order_id="stray").digest)
 
 
 def test_lots_that_a_reconciliation_adds_without_a_cost_have_cost_the_mark() -> None:

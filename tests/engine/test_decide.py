@@ -8,10 +8,10 @@ import pytest
 from engine.account import AccountState
 from engine.control import Control, Lifted, Resumed, Scope, Stop, TradingState
 from engine.decide import Terms, decide, decide_basket, superseded
-from engine.instrument import AssetClass, InstrumentSet
+from engine.instrument import AssetClass, InstrumentSet, MarketPhase
 from engine.limits import HaltState, Limit, LimitSet
 from engine.order import Action, Order, OrderType, Reason, Side, TimeInForce
-from engine.records import Check, Decided, encode
+from engine.records import Check, Decided, Quoted, encode
 from engine.risk.model import RiskModel
 from tests.engine.builders import (
     ACCOUNT,
@@ -19,6 +19,7 @@ from tests.engine.builders import (
     NOW_US,
     account,
     approval,
+    fill,
     future,
     limits,
     model,
@@ -110,8 +111,96 @@ def reduce_only_order() -> Decided:
     return judged(order(reduce_only=True))
 
 
+def replaced_order_unknown() -> Decided:
+    return judged(order(replaces_client_order_id="never"))
+
+
+def replaced_order_filled() -> Decided:
+    state = account(TWO, MARKS)
+    reserve(state, "old", "AAA", 10)
+    fill(state, "old", 4)
+    return judged(order(quantity=4, replaces_client_order_id="old"), state=state)
+
+
+def short_sale_unmarked() -> Decided:
+    state = account(TWO, MARKS, positions={"AAA": 10})
+    reserve(state, "exit", "AAA", -7)
+    return judged(sell(quantity=4), armed=limits(short_sales_marked=True), state=state)
+
+
 def limit_missing() -> Decided:
     return judged(order(), armed=LimitSet(GUARDS[:2]))
+
+
+def quantity_min() -> Decided:
+    return judged(order(quantity=9), instruments=universe(stock("AAA", quantity_min=10.0), BBB))
+
+
+def order_value_min() -> Decided:
+    return judged(order(quantity=9), armed=limits(order_value_min=1000.0))
+
+
+def restricted() -> Decided:
+    return judged(order(), row("restricted", 0, "symbol", match="AAA"))
+
+
+def market_phase() -> Decided:
+    state = account(TWO, MARKS | {"AAA": Quoted(100.0, None, None, NOW_US - 60 * SECOND_US, MarketPhase.HALTED)})
+    return judged(order(), row("market_phase", 0, "symbol"), state=state)
+
+
+def beta_missing() -> Decided:
+    return judged(order(), row("beta_exposure", 1e9))
+
+
+def average_missing() -> Decided:
+    return judged(order(), row("adv_share", 1.0))
+
+
+def duplicate_order() -> Decided:
+    state = account(TWO, MARKS)
+    state.apply(approval(order(client_order_id="earlier"), 1))
+    return judged(order(), row("duplicate_order", 1), state=state)
+
+
+def open_orders() -> Decided:
+    state = account(TWO, MARKS)
+    state.apply(approval(order("BBB", client_order_id="earlier"), 1))
+    return judged(order(), row("open_orders", 1), state=state)
+
+
+def price_collar() -> Decided:
+    return judged(order(limit_price=106.0), row("price_collar", 0.05))
+
+
+def price_collar_passive() -> Decided:
+    return judged(order(limit_price=94.0), row("price_collar_passive", 0.05))
+
+
+def adv_share() -> Decided:
+    instruments = universe(stock("AAA", average_daily_quantity=100.0), BBB)
+    return judged(order(quantity=11), row("adv_share", 0.1), instruments=instruments)
+
+
+def traded_quantity() -> Decided:
+    return judged(order(quantity=11), row("traded_quantity", 10, "symbol"))
+
+
+def traded_value() -> Decided:
+    return judged(order(quantity=11), row("traded_value", 1000))
+
+
+def open_positions() -> Decided:
+    return judged(order(), row("open_positions", 1), state=account(TWO, MARKS, positions={"BBB": 1}))
+
+
+def net_exposure() -> Decided:
+    return judged(order(quantity=11), row("net_exposure", 1000))
+
+
+def beta_exposure() -> Decided:
+    instruments = universe(stock("AAA", beta=2.0), BBB)
+    return judged(order(quantity=6), row("beta_exposure", 1000), instruments=instruments)
 
 
 def session_missing() -> Decided:
@@ -179,6 +268,10 @@ def position() -> Decided:
     return judged(order(quantity=11), row("position", 10, "symbol"))
 
 
+def short_position() -> Decided:
+    return judged(sell(quantity=11), row("short_position", 10, "symbol"))
+
+
 def gross_exposure() -> Decided:
     return judged(order(quantity=11), row("gross_exposure", 1000))
 
@@ -215,7 +308,14 @@ REFUSALS: tuple[tuple[Reason, Any, Action], ...] = (
     (Reason.ORDER_TYPE_NOT_PERMITTED, order_type_not_permitted, Action.REJECT),
     (Reason.TIME_IN_FORCE_NOT_PERMITTED, time_in_force_not_permitted, Action.REJECT),
     (Reason.REDUCE_ONLY_ORDER, reduce_only_order, Action.REJECT),
+    (Reason.REPLACED_ORDER_UNKNOWN, replaced_order_unknown, Action.REJECT),
+    (Reason.REPLACED_ORDER_FILLED, replaced_order_filled, Action.REJECT),
+    (Reason.SHORT_SALE_UNMARKED, short_sale_unmarked, Action.REJECT),
     (Reason.LIMIT_MISSING, limit_missing, Action.REJECT),
+    (Reason.QUANTITY_MIN, quantity_min, Action.REJECT),
+    (Reason.ORDER_VALUE_MIN, order_value_min, Action.REJECT),
+    (Reason.RESTRICTED, restricted, Action.REJECT),
+    (Reason.MARKET_PHASE, market_phase, Action.REJECT),
     (Reason.SESSION_MISSING, session_missing, Action.REJECT),
     (Reason.MARK_MISSING, mark_missing, Action.REJECT),
     (Reason.MARK_STALE, mark_stale, Action.REJECT),
@@ -226,12 +326,25 @@ REFUSALS: tuple[tuple[Reason, Any, Action], ...] = (
     (Reason.MODEL_STALE, model_stale, Action.REJECT),
     (Reason.HISTORY_MISSING, history_missing, Action.REJECT),
     (Reason.FACTOR_MISSING, factor_missing, Action.REJECT),
+    (Reason.BETA_MISSING, beta_missing, Action.REJECT),
+    (Reason.AVERAGE_DAILY_QUANTITY_MISSING, average_missing, Action.REJECT),
     (Reason.MEASURE_NOT_FINITE, not_finite, Action.REJECT),
     (Reason.ORDER_RATE, order_rate, Action.REJECT),
+    (Reason.DUPLICATE_ORDER, duplicate_order, Action.REJECT),
+    (Reason.OPEN_ORDERS, open_orders, Action.REJECT),
     (Reason.ORDER_QUANTITY, order_quantity, Action.REJECT),
     (Reason.ORDER_VALUE, order_value, Action.REJECT),
+    (Reason.PRICE_COLLAR, price_collar, Action.REJECT),
+    (Reason.PRICE_COLLAR_PASSIVE, price_collar_passive, Action.REJECT),
+    (Reason.ADV_SHARE, adv_share, Action.REJECT),
+    (Reason.TRADED_QUANTITY, traded_quantity, Action.REJECT),
+    (Reason.TRADED_VALUE, traded_value, Action.REJECT),
     (Reason.POSITION, position, Action.REJECT),
+    (Reason.SHORT_POSITION, short_position, Action.REJECT),
+    (Reason.OPEN_POSITIONS, open_positions, Action.REJECT),
     (Reason.GROSS_EXPOSURE, gross_exposure, Action.REJECT),
+    (Reason.NET_EXPOSURE, net_exposure, Action.REJECT),
+    (Reason.BETA_EXPOSURE, beta_exposure, Action.REJECT),
     (Reason.CONCENTRATION, concentration, Action.REJECT),
     (Reason.LEVERAGE, leverage, Action.REJECT),
     (Reason.VAR, var, Action.REJECT),
@@ -242,7 +355,6 @@ REFUSALS: tuple[tuple[Reason, Any, Action], ...] = (
 ELSEWHERE = {
     Reason.NONE,
     Reason.SUPERSEDED_BY_STOP,
-    Reason.REPLACED_ORDER_UNKNOWN,
     Reason.BASKET_LEG_REFUSED,
     Reason.NOT_A_REDUCTION,
 }
@@ -276,6 +388,9 @@ BOUNDARIES: tuple[tuple[Limit, float, float], ...] = (
     (row("var_95", 20, unit="money"), 10, 11),
     (row("es_99", 20, unit="money"), 10, 11),
     (row("stress_loss", 300, unit="money"), 10, 11),
+    (row("net_exposure", 1000), 10, 11),
+    (row("traded_quantity", 10, "symbol"), 10, 11),
+    (row("traded_value", 1000), 10, 11),
 )
 
 
@@ -761,3 +876,15 @@ def test_a_model_without_days_leaves_var_unevaluable_also_for_an_empty_book() ->
     record = judged(order(), row("var_99", 0.5), risk=empty)
 
     assert record.reason is Reason.HISTORY_MISSING
+
+
+def test_an_exit_with_a_part_that_flips_is_cut_to_the_exit_where_shortfall_is_over_its_bound_by_the_position() -> None:
+    """Up to eight lots sold at worst case leave the shortfall as it is, over its bound: only closing lowers it."""
+    instruments = universe(stock("AAA"))
+    state = account(instruments, {"AAA": 100.0}, positions={"AAA": 4})
+    risk = model({"AAA": [-0.2, 0.1, *[0.0] * 18]})
+    armed = limits(row("es_95", 40.0, action="reduce", unit="money"))
+
+    record = decide(state, terms(instruments, armed, risk), order(side=Side.SELL, quantity=13.0), NOW_US)
+
+    assert (record.action, record.allowed_lots) == (Action.REDUCE, 4)

@@ -5,7 +5,18 @@ from typing import Any
 import pytest
 
 from engine.control import TradingState
-from engine.limits import HaltState, LimitAction, LimitError, LimitSet, ScopeKind, check_rows, limit_set_from
+from engine.limits import (
+    HaltState,
+    LimitAction,
+    LimitError,
+    LimitMode,
+    LimitSet,
+    ScopeKind,
+    Unit,
+    check_rows,
+    faults_of,
+    limit_set_from,
+)
 from engine.measures import MEASURES
 from engine.order import OrderType, TimeInForce
 from tests.engine.builders import row, stock
@@ -36,6 +47,9 @@ BAD_ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("action", {"measure": "mark_age", "action": "reduce"}),
     ("halt_state", {"halt_state": "active"}),
     ("open_orders", {"open_orders": False}),
+    ("limit", {"measure": "restricted", "limit": 1.0}),
+    ("warn", {"measure": "market_phase", "limit": 0.0, "warn": 0.0}),
+    ("action", {"measure": "restricted", "limit": 0.0, "action": "reduce"}),
     ("window_s", {"window_s": 0.0}),
     ("window_s", {"window_s": 3601.0}),
     ("window_s", {"window_s": float("nan")}),
@@ -63,6 +77,15 @@ def test_a_bad_row_is_named_with_its_field(field: str, change: dict[str, Any]) -
     assert field in str(refused.value)
 
 
+def test_a_name_that_is_none_is_refused_with_those_that_are() -> None:
+    with pytest.raises(LimitError) as refused:
+        limit_set_from([{"measure": "position", "scope": "symbol", "limit": 1.0, "action": "REJECT"}])
+
+    assert str(refused.value) == (
+        "limit[0].action: invalid enum value 'REJECT', expected one of warn, reduce, reject, halt"
+    )
+
+
 @pytest.mark.parametrize("missing", ["measure", "scope", "limit"])
 def test_a_row_without_a_required_field_is_named(missing: str) -> None:
     table = {name: value for name, value in GOOD.items() if name != missing}
@@ -84,6 +107,10 @@ BAD_POLICIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("model_lag_sessions_max", {"model_lag_sessions_max": "one"}),
     ("order_types", {"order_types": ["limit", "iceberg"]}),
     ("times_in_force", {"times_in_force": ["someday"]}),
+    ("order_value_min", {"order_value_min": -1.0}),
+    ("grades", {"grades": [0.8, 0.7]}),
+    ("grades", {"grades": [0.0, 1.0]}),
+    ("grades", {"grades": [0.9, float("nan")]}),
     ("slippage", {"slippage": 0.1}),
 )
 
@@ -111,7 +138,8 @@ def test_every_measure_can_be_armed_in_each_scope_that_it_names() -> None:
     for measure in MEASURES.values():
         for scope in measure.scopes:
             shares = {"A": 1.0} if scope is ScopeKind.FIRM else {}
-            check_rows(LimitSet((row(measure.name, 1.0, scope.value, allocation=shares),)), MEASURES)
+            bound = 0.0 if measure.units[0] is Unit.RULE else 1.0
+            check_rows(LimitSet((row(measure.name, bound, scope.value, allocation=shares),)), MEASURES)
 
 
 def test_a_set_is_named_by_its_content() -> None:
@@ -119,6 +147,43 @@ def test_a_set_is_named_by_its_content() -> None:
 
     assert one.hash == same.hash != other.hash
     assert LimitSet.decode(one.encode()) == one
+
+
+def test_a_row_without_a_bound_only_warns() -> None:
+    (found,) = limit_set_from([{"measure": "leverage", "scope": "account", "warn": 1.5}]).rows
+
+    assert (found.limit, found.warn, found.action, found.only_warns) == (1.5, 1.5, LimitAction.WARN, True)
+    with pytest.raises(LimitError, match=r"limit\[0\]\.limit: required"):
+        limit_set_from([{"measure": "leverage", "scope": "account", "warn": 1.5, "action": "reject"}])
+
+
+def test_a_row_in_shadow_stands_beside_the_one_that_acts_and_takes_the_place_of_none() -> None:
+    acts, shadow = row("leverage", 2.0), row("leverage", 1.0, account="A", mode=LimitMode.SHADOW)
+    stale = row("mark_age", 60.0, mode=LimitMode.SHADOW)
+    armed = LimitSet((acts, shadow, stale))
+    check_rows(armed, MEASURES)
+
+    assert armed.rows_for("A") == (acts, shadow, stale, armed.implied)
+    assert armed.rows_for("B") == (acts, stale, armed.implied)
+    assert (acts.is_hard, shadow.is_hard) == (True, False)
+
+
+def test_the_firm_rows_of_a_measure_have_the_same_shares() -> None:
+    other = FIRM | {"action": "warn", "allocation": {"A": 0.5, "B": 0.4}}
+
+    with pytest.raises(LimitError, match=r"limit\[1\]\.allocation: expected the shares of limit\[0\]"):
+        check_rows(limit_set_from([FIRM, other]), MEASURES)
+
+
+def test_every_row_at_fault_is_told() -> None:
+    bad = limit_set_from([GOOD | {"limit": -1.0}, GOOD | {"match": "A"}, GOOD | {"warn": 11.0, "match": "B"}])
+
+    assert [fault.path for fault in faults_of(bad, MEASURES)] == ["limit[0].limit", "limit[2].warn"]
+
+
+def test_a_set_of_before_shadow_keeps_its_name() -> None:
+    """The hash is what decisions are recomputed by: new fields may not show where they are not used."""
+    assert b"mode" not in LimitSet((row("leverage", 2.0),)).encode()
 
 
 def test_without_a_mark_age_row_one_is_implied() -> None:

@@ -18,6 +18,8 @@ from tests.engine.reference import Ends, SlowBook, label
 
 PORTFOLIO = (
     "gross_exposure",
+    "net_exposure",
+    "beta_exposure",
     "concentration",
     "leverage",
     "var_95",
@@ -26,7 +28,11 @@ PORTFOLIO = (
     "es_99",
     "stress_loss",
 )
-READ = ("order_quantity", "order_value", "position", *PORTFOLIO)
+USED_UP = ("adv_share", "traded_quantity", "traded_value")
+"""True reductions pass them, whatever their value."""
+
+COUNTED = ("short_position", "open_orders", "open_positions")
+READ = ("order_quantity", "order_value", "position", *COUNTED, *USED_UP, *PORTFOLIO)
 
 
 def rows_of_every_scope(measures: tuple[str, ...], limit: float = WIDE, action: str = "reject") -> list[Limit]:
@@ -36,6 +42,12 @@ def rows_of_every_scope(measures: tuple[str, ...], limit: float = WIDE, action: 
         for name in measures
         for scope in sorted(MEASURES[name].scopes - {ScopeKind.FIRM})
     ]
+
+
+def test_the_table_of_measures_stands_in_the_order_in_which_reasons_take_precedence() -> None:
+    ranks = [measure.reason.rank for measure in MEASURES.values()]
+
+    assert ranks == sorted(ranks)
 
 
 @settings(max_examples=120, deadline=None)
@@ -98,7 +110,9 @@ def assert_not_worse(bench: Bench, landed: SlowBook, worst: SlowBook) -> None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(benches, orders(), st.sampled_from(("order_quantity", "order_value", "position", *PORTFOLIO)), st.data())
+@given(
+    benches, orders(), st.sampled_from(("order_quantity", "order_value", "position", *USED_UP, *PORTFOLIO)), st.data()
+)
 def test_reduce_allows_exactly_the_largest_quantity_that_fits(
     bench: Bench, asked: Order, measure: str, data: st.DataObject
 ) -> None:
@@ -160,6 +174,8 @@ def passes(bench: Bench, one: Limit, asked: Order, count: int, slack: float) -> 
         return True
     if one.measure in ("order_quantity", "order_value") or count > slow.room(one, asked):
         return False
+    if one.measure in USED_UP:
+        return True
     book = slow.scope(one, asked)
     now = slow.standing(one, book, asked.symbol)
     return slow.filled(one, asked, count) < now * (1 + slack) + slack and not grid_rises(bench, asked, count, slack)

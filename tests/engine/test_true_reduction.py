@@ -278,5 +278,5 @@ def test_without_a_model_a_reduction_passes_a_tail_limit_unevaluated() -> None:
 def test_every_measure_but_fat_fingers_knows_how_to_pass_a_reduction() -> None:
     strict = {one.name for one in MEASURES.values() if one.family is Family.FAT_FINGER}
 
-    assert strict == {"order_quantity", "order_value"}
+    assert strict == {"order_quantity", "order_value", "price_collar"}
     assert all(one.filled for one in MEASURES.values() if one.family is Family.PORTFOLIO)

@@ -103,6 +103,12 @@ def test_damaged_bytes_are_refused(damaged: bytes) -> None:
         decode(damaged)
 
 
+def test_a_model_without_a_grid_is_refused() -> None:
+    """Stress losses are read off its points: there has to be one."""
+    with pytest.raises(ValueError, match="n_grid of 1 or more"):
+        decode(encode(replace(MODEL, grid=MODEL.grid[:, :0])))
+
+
 @given(st.integers(0, len(ENCODED) - 1), st.integers(1, 255))
 def test_any_flipped_byte_shows_against_the_expected_hash(place: int, mask: int) -> None:
     flipped = ENCODED[:place] + bytes([ENCODED[place] ^ mask]) + ENCODED[place + 1 :]
