@@ -17,11 +17,12 @@ from engine.account import AccountState, Memo
 from engine.control import Scope, TradingState
 from engine.decide import Terms, decide, decide_basket, superseded
 from engine.facts import FactError, listing, observation, tracked_symbols
-from engine.order import Action, Order, Reason, digest_of
+from engine.order import Action, Order, Reason
 from engine.records import (
     AnyRecord,
     Decided,
     Executed,
+    Instructed,
     Latch,
     Latched,
     PoisonRecord,
@@ -39,6 +40,7 @@ from gateway.log.account_log import (
     Conflict,
     ControlMoved,
     Head,
+    Page,
     TooOld,
     partition_of,
 )
@@ -53,6 +55,9 @@ BATCH_MAX = 64
 
 QUEUE_MAX = 4096
 """Items waiting for one account: at 64 a batch and a millisecond each, over a second's delay is refused at once."""
+
+PATIENCE = 2
+"""Races for the log that a batch may lose to others before it is halved, with each further one."""
 
 AGE_MAX_US = 1_000_000
 """A decision older than this on the store's clock is not appended: the process was paused and its prices are old."""
@@ -141,6 +146,10 @@ class _Trial:
     answers: dict[Item, Callable[[], object]] = field(default_factory=dict)
     refused: dict[Item, Exception] = field(default_factory=dict)
 
+    @property
+    def turns_facts_away(self) -> bool:
+        return any(isinstance(error, FactError) for error in self.refused.values())
+
     def add(self, record: AnyRecord) -> int:
         self.state.apply(record)
         self.records.append(record)
@@ -159,18 +168,22 @@ class Committer:
         clock: StoreClock,
         changed: Callable[[str], None],
         folded: Folded | None = None,
+        known: Head = GENESIS,
     ) -> None:
+        """`known`: where the log ended when this process last had the account loaded."""
         self.account = account
         self.partition = partition_of(account)
         self.state = AccountState(account)
         self.head = GENESIS
         self._log, self._shelf, self._quotes, self._clock, self._changed = log, shelf, quotes, clock, changed
-        self._folded = folded
+        self._folded, self._known = folded, known
         self._queue: deque[Item] = deque()
         self._arrived = asyncio.Event()
         self._behind = True
         self._told_seq = 0
         self._serving = False
+        self._lost_races = 0
+        """How many appends in a row came too late, because others had appended."""
         self._poison: PoisonRecord | None = None
         self._lost: str | None = None
         """What the log has lost; kept until the halt that follows from it is in the log."""
@@ -251,8 +264,8 @@ class Committer:
             try:
                 if self._behind or self.head.seq < self._told_seq:
                     await self._catch_up()
-                batch = self._in_time(batch)
-                if not batch or await self._attempt(batch):
+                batch = self._short(self._in_time(batch))
+                if not batch or await self._take_turn(batch):
                     return
                 wait_s = RETRY_FIRST_S
             except StoreError as error:
@@ -278,6 +291,23 @@ class Committer:
         _fail([item for item in (*batch, *self._queue) if item.deadline_us <= until_us], error)
         return [item for item in batch if not item.done.done()]
 
+    def _short(self, batch: list[Item]) -> list[Item]:
+        """As much of a batch as is decided quickly enough to win against rivals: who keeps losing asks for less, until
+        a single order is ahead of anybody's many. The rest goes back to the head of the queue."""
+        count = max(1, BATCH_MAX >> max(0, self._lost_races - PATIENCE))
+        self._queue.extendleft(reversed(batch[count:]))
+        return batch[:count]
+
+    async def _take_turn(self, batch: list[Item]) -> bool:
+        """Decide and append once. Whether the batch is answered. Who has won against rivals lets as much time pass as
+        its turn took: no process can keep the others out, and what arrives meanwhile makes a larger batch."""
+        started_us = self._clock.now_us()
+        answered = await self._attempt(batch)
+        if answered and self._lost_races:
+            self._lost_races = 0
+            await asyncio.sleep((self._clock.now_us() - started_us) / 1_000_000)
+        return answered
+
     async def _attempt(self, batch: list[Item]) -> bool:
         """Decide and append once. Whether the batch is answered."""
         if self._poison is not None:
@@ -285,6 +315,8 @@ class Committer:
             return True
         control_head, terms = await self._shelf.in_force(self.partition)
         trial = self._decide(batch, terms)
+        if trial.turns_facts_away and await self._shelf.refresh([self.partition]):
+            return False  # facts are no reason for the store to tell news: what they name may just have been registered
         binding = control_head if _binding(batch, trial.records) else None
         encoded = [encode(record) for record in trial.records]
         result = await self._log.append(self.account, self.head, binding, encoded, trial.now_us, AGE_MAX_US)
@@ -294,6 +326,7 @@ class Committer:
                 await self._settle(trial, head)
                 return True
             case Conflict():
+                self._lost_races += 1
                 await self._fold_tail(result)
             case ControlMoved(control=control):
                 await self._follow_control(control)
@@ -360,7 +393,7 @@ class Committer:
         return lambda: recorded
 
     def _checked(self, trial: _Trial, item: Check) -> Callable[[], object]:
-        digests = [digest_of(order) for order in item.orders]
+        digests = [order.digest for order in item.orders]
         first: dict[str, str] = {}
         """Digests of the ids that are new."""
         for order, digest in zip(item.orders, digests, strict=True):
@@ -442,7 +475,10 @@ class Committer:
             if isinstance(page, TooOld):
                 raise StoreUnavailable(f"account {self.account}: its log was trimmed behind what this release can load")
             if page.head.seq < self.head.seq or (not page.more and self.head.extend(page.records) != page.head):
-                self._diverged(page.head)
+                self._diverged(self.head, page.head)
+                continue
+            if not self._continues(page):
+                self._diverged(self._known, page.head)
                 continue
             self._fold(page.records)
             if page.more:
@@ -451,6 +487,15 @@ class Committer:
                 self._behind, self._told_seq = False, self.head.seq
                 return
             await self._halt_for(self._lost)
+
+    def _continues(self, page: Page) -> bool:
+        """Whether the log still leads through where it ended when this process knew the account before."""
+        known, ahead = self._known, self._known.seq - self.head.seq
+        if known == GENESIS or ahead <= 0:
+            return True
+        if ahead > len(page.records):
+            return page.more
+        return self.head.extend(page.records[:ahead]) == known
 
     async def _fold_tail(self, conflict: Conflict) -> None:
         if conflict.more or conflict.diverged_from(self.head):
@@ -476,10 +521,10 @@ class Committer:
         self.state, self.head = state.settle(), self.head.extend(records)
         self._changed(self.account)
 
-    def _diverged(self, theirs: Head) -> None:
+    def _diverged(self, ours: Head, theirs: Head) -> None:
         """The log went backwards or forked: the store has lost what it had acknowledged. Read it anew, and halt the
         account before anything is approved, until somebody has reconciled it with the broker."""
-        ours = self.head
+        self._known = GENESIS
         LOGGER.error("log diverged", account=self.account, ours=ours.encode(), theirs=theirs.encode())
         self._lost = f"the log ended at {ours.seq} and now at {theirs.seq}: records that were acknowledged are lost"
         self._forget()
@@ -501,9 +546,11 @@ class Committer:
 
 def _binding(batch: Sequence[Item], records: Sequence[AnyRecord]) -> bool:
     """Whether the append has to compare the control head. Facts need not, but for those whose epoch counts: a Resume
-    from before a latch, or before a reconciliation, must not lift what came after it."""
+    from before a latch, or before a reconciliation, must not lift what came after it; and what is instructed because of
+    a stop must not come after its Resume."""
     return not all(isinstance(item, Fact) for item in batch) or any(
-        isinstance(record, Reconciled) or (isinstance(record, Executed) and record.latches) for record in records
+        isinstance(record, Reconciled | Instructed) or (isinstance(record, Executed) and record.latches)
+        for record in records
     )
 
 

@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from engine.risk.scenarios import SIX_SCENARIOS, Scenario
+from gateway.toml_places import given_twice
 
 ENVIRONMENT_PREFIX = "RISK_GATEWAY_"
 LEVEL_SEPARATOR = "__"
@@ -70,11 +71,16 @@ class Section(BaseModel):
 
 
 class ServerSettings(Section):
-    """Where the gateway and the control process listen (port 0: any free one), and how long a request may take."""
+    """Where the gateway and the control process listen (port 0: any free one), and how long a request may take.
+
+    `advertised_host` is where other gateways reach this machine, `peers` are those not to be found through the store.
+    """
 
     host: str = "127.0.0.1"
     gateway_port: Port = 50051
     control_port: Port = 50052
+    advertised_host: str = ""
+    peers: tuple[str, ...] = ()
     deadline_default_ms: Annotated[int, Field(ge=1)] = 1_000
     deadline_max_ms: Annotated[int, Field(ge=1)] = 10_000
 
@@ -171,6 +177,8 @@ class LimitsSettings(Section):
     )  # the rest is `policy`: the engine refuses what it doesn't know
 
     preset: Literal["none", "balanced"] = "none"
+    shadow: Path | None = None
+    """Another file with [limits] and [[limit]]: a whole set that is armed beside this one, without effect."""
 
     @property
     def policy(self) -> dict[str, Any]:
@@ -259,13 +267,15 @@ def _packaged(name: str) -> str:
 
 def _read_table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(str(path), [f"can't be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), [f"expected UTF-8 text, found byte {error.object[error.start]:#04x}"]) from error
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(str(path), [f"not valid TOML: {error}"]) from error
+        raise ConfigError(str(path), [given_twice(text, str(error)) or f"not valid TOML: {error}"]) from error
 
 
 def _read_token(path: Path) -> tuple[str, str]:
@@ -385,6 +395,8 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     }
     if approval.key_file:
         changes["approval"] = approval.model_copy(update={"key_file": folder / approval.key_file})
+    if settings.limits.shadow:
+        changes["limits"] = settings.limits.model_copy(update={"shadow": folder / settings.limits.shadow})
     if worker.prices != "sample":
         changes["worker"] = worker.model_copy(update={"prices": str(folder / worker.prices)})
     return settings.model_copy(update=changes)

@@ -8,12 +8,14 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from engine.limits import LimitError, LimitSet, check_rows, limit_set_from
+from engine.limits import Limit, LimitError, LimitSet, faults_of, limit_set_from, nearest
 from engine.measures import MEASURES
-from gateway.config import ConfigError, Settings
+from gateway.config import ConfigError, Settings, load
 from gateway.embedded import DataDirLock, EmbeddedStore
 from gateway.supervisor import Child, Notice, Supervisor
 
@@ -35,7 +37,7 @@ def run_supervised(
     runtime_dir: Path | None = None,
 ) -> int:
     """Serve everything from this machine until told to stop; the exit status. Raises ConfigError, StoreError."""
-    limits_of(settings)
+    configured_limits(settings)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with DataDirLock(data_dir), tempfile.TemporaryDirectory(prefix="rg-") as own:
         place = runtime_dir or Path(own)
@@ -67,20 +69,60 @@ def _child(role: str, settings: Settings, config_path: Path | None, data_dir: Pa
     )
 
 
-def limits_of(settings: Settings) -> LimitSet:
-    """The validated limit set of a configuration. Raises ConfigError naming the row."""
+@dataclass(frozen=True, slots=True)
+class ConfiguredLimits:
+    """What a configuration would have armed."""
+
+    limits: LimitSet
+    shadow: LimitSet | None
+
+    @property
+    def hash(self) -> str:
+        """What control remembers of the last configuration that it armed."""
+        shadow = b"" if self.shadow is None else b"\n" + self.shadow.encode()
+        return hashlib.blake2b(self.limits.encode() + shadow, digest_size=16).hexdigest()
+
+
+def configured_limits(settings: Settings) -> ConfiguredLimits:
+    """The validated limits of a configuration, and those that it names for shadow. Raises ConfigError naming each
+    fault."""
+    path = settings.limits.shadow
+    if path is None:
+        return ConfiguredLimits(limits_of(settings), None)
+    beside = load(path, {})
+    if beside.limits.shadow is not None:
+        raise ConfigError(str(path), ["limits.shadow: a set in shadow has none of its own"])
+    return ConfiguredLimits(limits_of(settings), limits_of(beside, str(path)))
+
+
+def limits_of(settings: Settings, source: str = "limits") -> LimitSet:
+    """The validated limit set of a configuration. Raises ConfigError naming each fault."""
+    policy = {"valid_for_default_s": settings.approval.valid_for_default_s, **settings.limits.policy}
+    problems = limit_problems(settings.limit_rows, policy)
+    if problems:
+        raise ConfigError(source, problems)
+    return limit_set_from(settings.limit_rows, policy)
+
+
+def limit_problems(rows: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every problem of limit rows and policy, each with its path; where there is none, those of the set as a whole."""
+    found = [problem for index, row in enumerate(rows) for problem in _row_problems(index, row)]
+    found += _set_problems((), policy)
+    return tuple(found or _set_problems(rows, policy))
+
+
+def _row_problems(index: int, row: Mapping[str, Any]) -> list[str]:
+    known = Limit.__struct_fields__
+    unknown = [f"limit[{index}].{key}: unknown key{nearest(key, known)}" for key in row if key not in known]
+    rest = {key: value for key, value in row.items() if key in known}
+    return unknown + [problem.replace("limit[0]", f"limit[{index}]", 1) for problem in _set_problems((rest,), {})]
+
+
+def _set_problems(rows: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> list[str]:
     try:
-        policy = {"valid_for_default_s": settings.approval.valid_for_default_s, **settings.limits.policy}
-        limits = limit_set_from(settings.limit_rows, policy)
-        check_rows(limits, MEASURES)
+        return [str(fault) for fault in faults_of(limit_set_from(rows, policy), MEASURES)]
     except LimitError as error:
-        raise ConfigError("limits", [str(error)]) from error
-    return limits
-
-
-def limits_file_hash(limits: LimitSet) -> str:
-    """What control remembers of the last configuration that it armed."""
-    return hashlib.blake2b(limits.encode(), digest_size=16).hexdigest()
+        return [str(error)]
 
 
 def approval_key(settings: Settings, data_dir: Path | None) -> bytes:

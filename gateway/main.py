@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,23 @@ import structlog
 from engine.control import Scope, TradingState
 from engine.risk.scenarios import SIX_SCENARIOS, Scenario
 from gateway.accounts import Accounts
+from gateway.arming import ConfigFile
 from gateway.clock import StoreClock
 from gateway.config import Settings
 from gateway.embedded import DataDirLock, EmbeddedStore, running_socket
-from gateway.errors import StoreUnavailable
-from gateway.lifeline import announce_ready, watch_parent
+from gateway.errors import StoreError, StoreUnavailable
+from gateway.lifeline import LIFELINE_FD, announce_ready, watch_parent
 from gateway.log.account_log import AccountLog
 from gateway.log.redis import RedisLog
 from gateway.log.tier import Tier
-from gateway.machine import STORE_URL, approval_key, limits_file_hash, limits_of
+from gateway.machine import STORE_URL, approval_key, configured_limits
 from gateway.market.prices import load_prices, sample_us_stocks
-from gateway.registry import arm_limits, armed_files
+from gateway.pending_stops import PendingStop, PendingStops
+from gateway.registry import armed_files
+from gateway.rpc.approval import Approvals
+from gateway.rpc.peers import Peers, others, reachable_host
 from gateway.rpc.server import Server, build_control, build_gateway
-from gateway.stopping import StopIncomplete, StopOutcome, Stopper
+from gateway.stopping import StopIncomplete, StopOutcome, Stopper, partitions_of
 from gateway.worker.model_builder import ModelBuilder, ModelSettings
 from gateway.worker.worker import SessionRoll, Worker
 
@@ -58,42 +63,56 @@ class Process:
     clock: StoreClock
     stop: asyncio.Event
     """Set when the process shall end."""
+    reread: asyncio.Event
+    """Set when the configuration shall be read again: only control does."""
+    config_path: Path | None = None
 
     def ready(self) -> None:
         announce_ready(self.environment)
 
 
 def run_role(
-    role: str, settings: Settings, data_dir: Path | None, store_url: str, environment: Mapping[str, str]
+    role: str,
+    settings: Settings,
+    data_dir: Path | None,
+    store_url: str,
+    environment: Mapping[str, str],
+    config_path: Path | None = None,
 ) -> int:
-    """Run "gateway", "control" or "worker" until SIGTERM or SIGINT; the exit status. Raises StoreError, ConfigError."""
+    """Run "gateway", "control" or "worker" until SIGTERM or SIGINT; the exit status. Raises StoreError, ConfigError.
+    `config_path`: where `settings` come from; control follows it."""
     watch_parent(environment)
     os.nice(NICENESS[role])
     _log_to_stderr(role)
-    return asyncio.run(_run_role(role, settings, data_dir, store_url, environment))
+    return asyncio.run(_run_role(role, settings, data_dir, store_url, environment, config_path))
 
 
 async def _run_role(
-    role: str, settings: Settings, data_dir: Path | None, store_url: str, environment: Mapping[str, str]
+    role: str,
+    settings: Settings,
+    data_dir: Path | None,
+    store_url: str,
+    environment: Mapping[str, str],
+    config_path: Path | None,
 ) -> int:
-    stop = _stop_signal()
+    stop, reread = _set_by(signal.SIGTERM, signal.SIGINT), _set_by(signal.SIGHUP)
     store = settings.store
     log = RedisLog(store_url, socket_timeout_s=store.socket_timeout_ms / 1000, wait_replicas=store.wait_replicas)
     try:
         clock = StoreClock(_monotonic_us, await _when_store_answers(log.now_us))
         await log.check_settings(Tier(store.tier))
-        await _ROLES[role](Process(settings, data_dir, environment, log, clock, stop))
+        await _ROLES[role](Process(settings, data_dir, environment, log, clock, stop, reread, config_path))
     finally:
         await log.aclose()
     return 0
 
 
-def _stop_signal() -> asyncio.Event:
-    stop = asyncio.Event()
+def _set_by(*signals: signal.Signals) -> asyncio.Event:
+    event = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
+    for number in signals:
+        loop.add_signal_handler(number, event.set)
+    return event
 
 
 async def _when_store_answers(ask: Callable[[], Awaitable[int]]) -> int:
@@ -113,7 +132,7 @@ def _monotonic_us() -> int:
 
 async def _gateway(process: Process) -> None:
     if STORE_URL in process.environment:
-        await limits_armed(process.log, limits_file_hash(limits_of(process.settings)), STORE_WAIT_S)
+        await limits_armed(process.log, configured_limits(process.settings).hash, STORE_WAIT_S)
     await _serve(process, build_gateway, process.settings.server.gateway_port)
 
 
@@ -129,13 +148,18 @@ async def limits_armed(log: AccountLog, file_hash: str, patience_s: float) -> No
 
 async def _control(process: Process) -> None:
     """Only control reads the limits of the configuration. It arms them where they differ from the last ones armed, so
-    that what UpdateLimits changed since survives a restart with an unchanged file."""
-    limits = limits_of(process.settings)
-    file_hash = limits_file_hash(limits)
-    if await armed_files(process.log) != {file_hash}:
-        await arm_limits(process.log, limits, file_hash)
-        LOGGER.info("limits armed", limit_set=limits.hash, rows=len(limits.rows))
-    await _serve(process, build_control, process.settings.server.control_port)
+    that what UpdateLimits changed since survives a restart with an unchanged file, and goes on following the file."""
+    file = ConfigFile(process.log, process.config_path, process.settings, process.environment)
+    await file.arm_at_start()
+    following = asyncio.create_task(file.follow(process.reread))
+    following.add_done_callback(lambda _: process.stop.set())  # it ends by a defect only: better a new control process
+    try:
+        await _serve(process, build_control, process.settings.server.control_port)
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
+    if not following.cancelled():
+        following.result()
 
 
 Build = Callable[[Accounts, Stopper, Settings, bytes, Mapping[str, str]], Server]
@@ -143,16 +167,22 @@ Build = Callable[[Accounts, Stopper, Settings, bytes, Mapping[str, str]], Server
 
 async def _serve(process: Process, build: Build, port: int) -> None:
     accounts = Accounts(process.log, process.clock)
-    stopper = Stopper(process.log, accounts.shelf)
-    await accounts.start()
     key = approval_key(process.settings, process.data_dir)
+    files = PendingStops(process.data_dir) if process.data_dir is not None else None
+    peers = Peers(process.log.bulletin, process.clock, Approvals(key))
+    stopper = Stopper(process.log, accounts.shelf, files, peers.tell)
+    await stopper.start()
+    await accounts.start()
     server = build(accounts, stopper, process.settings, key, process.environment)
-    await server.start(f"{process.settings.server.host}:{port}")
+    port = await server.start(f"{process.settings.server.host}:{port}")
+    is_supervised = LIFELINE_FD in process.environment
+    peers.start(reachable_host(process.settings.server), port, others(process.settings.server, is_supervised))
     LOGGER.info("serving", host=process.settings.server.host, port=port)
     process.ready()
     await process.stop.wait()
     LOGGER.info("draining")
     await server.drain()
+    await peers.aclose()
     await stopper.aclose()
     await accounts.aclose()
 
@@ -209,30 +239,58 @@ def stop_directly(
     store_url: str | None, data_dir: Path | None, scope: Scope, state: TradingState, reason: str
 ) -> StopOutcome:
     """Advance the control heads without any gateway: through `store_url`, or through the store of `data_dir`, which is
-    started for it if it is dead. Raises StoreError."""
+    started for it if it is dead. Raises StoreError. With a data directory an incomplete stop is left there, and whoever
+    serves from it, now or when next started, carries it out and approves nothing before."""
+    stop = PendingStop(
+        uuid.uuid4().hex, scope, state, reason, "command line", OPERATOR_RANK, missing=partitions_of(scope)
+    )
     if store_url is not None:
-        return asyncio.run(_stop_at(store_url, scope, state, reason))
+        return _stop_without_trying_on(store_url, stop)
     assert data_dir is not None, "a stop needs a store URL or a data directory"
-    socket = running_socket(data_dir)
-    if socket is not None:
-        return asyncio.run(_stop_at(f"unix://{socket}", scope, state, reason))
-    with DataDirLock(data_dir):
-        store = EmbeddedStore.start(data_dir)
-        try:
-            return asyncio.run(_stop_at(f"unix://{store.socket_path}", scope, state, reason))
-        finally:
-            store.stop()
-
-
-async def _stop_at(store_url: str, scope: Scope, state: TradingState, reason: str) -> StopOutcome:
-    log = RedisLog(store_url, socket_timeout_s=2.0)
-    stopper = Stopper(log)
     try:
-        return await stopper.stop(scope, state, reason, actor="command line", rank=OPERATOR_RANK)
+        return _stop_in(data_dir, stop)
+    except StoreError as error:
+        problem = error.state_of_affairs if isinstance(error, StopIncomplete) else error
+        raise StoreUnavailable(f"{problem}; {_left_behind(data_dir, stop)}") from error
+
+
+def _stop_without_trying_on(store_url: str, stop: PendingStop) -> StopOutcome:
+    try:
+        return asyncio.run(_stop_at(store_url, stop))
     except StopIncomplete as incomplete:
         raise StoreUnavailable(
             f"{incomplete.state_of_affairs}; the others are stopped, nothing goes on trying: repeat the command"
         ) from incomplete
+
+
+def _stop_in(data_dir: Path, stop: PendingStop) -> StopOutcome:
+    socket = running_socket(data_dir)
+    if socket is not None:
+        return asyncio.run(_stop_at(f"unix://{socket}", stop))
+    with DataDirLock(data_dir):
+        store = EmbeddedStore.start(data_dir)
+        try:
+            return asyncio.run(_stop_at(f"unix://{store.socket_path}", stop))
+        finally:
+            store.stop()
+
+
+def _left_behind(data_dir: Path, stop: PendingStop) -> str:
+    try:
+        path = PendingStops(data_dir).write(stop)
+    except OSError as error:
+        return f"and it could not be written down ({error}), so nothing goes on trying: repeat the command"
+    return (
+        f"it is written down in {path}: what serves from {data_dir}, now or when it is next started, approves nothing "
+        "until it has carried it out"
+    )
+
+
+async def _stop_at(store_url: str, stop: PendingStop) -> StopOutcome:
+    log = RedisLog(store_url, socket_timeout_s=2.0)
+    stopper = Stopper(log, new_id=lambda: stop.id)
+    try:
+        return await stopper.stop(stop.scope, stop.state, stop.reason, stop.actor, stop.rank)
     finally:
         await stopper.aclose()
         await log.aclose()

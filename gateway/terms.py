@@ -44,6 +44,7 @@ class TermsShelf:
         self._log = log
         self._in_force: dict[int, InForce] = {}
         self._limits: dict[str, LimitSet] = {"": NO_LIMITS}
+        self._shadows: dict[str, LimitSet | None] = {"": None}
         self._instruments: dict[str, InstrumentSet] = {"": NO_INSTRUMENTS}
         self._terms: dict[int, Terms] = {}
         self.model: RiskModel | None = None
@@ -112,6 +113,7 @@ class TermsShelf:
         """The control head of a partition and what it stands for, every blob loaded."""
         in_force = await self.held_control(partition)
         await self._load_limit_set(in_force.control.limit_set)
+        await self._load_shadow(in_force.control.shadow_limit_set)
         await self._load_instrument_set(in_force.control.instrument_set)
         terms = self.held(partition)
         if terms is None:  # another control state arrived while a blob was on its way
@@ -128,9 +130,11 @@ class TermsShelf:
             return terms
         limits = self._limits.get(in_force.control.limit_set)
         instruments = self._instruments.get(in_force.control.instrument_set)
-        if limits is None or instruments is None:
+        shadow_hash = in_force.control.shadow_limit_set
+        if limits is None or instruments is None or shadow_hash not in self._shadows:
             return None
-        terms = self._terms[partition] = Terms(in_force.control, limits, instruments, self.model)
+        shadow = self._shadows[shadow_hash]
+        terms = self._terms[partition] = Terms(in_force.control, limits, instruments, self.model, shadow)
         return terms
 
     async def take_model(self, model_hash: str | None) -> bool:
@@ -156,6 +160,15 @@ class TermsShelf:
                 self._limits[blob_hash] = LimitSet.decode(blob)
             except (ValueError, msgspec.MsgspecError) as error:
                 raise _unreadable(f"limit set {blob_hash}", error) from error
+
+    async def _load_shadow(self, blob_hash: str) -> None:
+        """One that is missing or unreadable is left out: what has no effect may not keep an order from its answer."""
+        if blob_hash not in self._shadows:
+            try:
+                self._shadows[blob_hash] = LimitSet.decode(await self._blob(blob_hash, "shadow limit set"))
+            except (StoreRefused, ValueError, msgspec.MsgspecError) as error:
+                LOGGER.error("the shadow limit set can't be read, none is evaluated", problem=str(error))
+                self._shadows[blob_hash] = None
 
     async def _load_instrument_set(self, blob_hash: str) -> None:
         if blob_hash not in self._instruments:

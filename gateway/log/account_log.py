@@ -233,7 +233,7 @@ class AccountLog(Protocol):
         why that is unknown."""
 
     async def control_history(self, partition: int, after_epoch: int, n: int) -> tuple[tuple[int, bytes], ...]:
-        """Up to `n` (epoch, record) of the changes after an epoch, oldest first."""
+        """Up to `n` (epoch, record) of the changes after an epoch, oldest first, each as durable as its own answer."""
 
     async def snapshot(self, account: str, snapshot: Snapshot, archived_upto: int = 0) -> None:
         """Keeps the snapshot unless a later one is kept, and trims what both it and the archive cover."""

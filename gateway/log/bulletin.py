@@ -67,6 +67,10 @@ class Bulletin(Protocol):
 
     async def model(self) -> str | None: ...
 
+    async def announce(self, address: str | None, now_us: int, since_us: int) -> frozenset[str]:
+        """Notes that a process which takes stops was at `address` (None: nothing) at `now_us`; the addresses noted
+        since `since_us`. Earlier ones are forgotten."""
+
     def follow(self) -> AsyncGenerator[Wake, None]:
         """Wake-ups from now on, until closed (`contextlib.aclosing`) or cancelled. Lagged comes first, and again
         whenever the store was away."""

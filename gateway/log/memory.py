@@ -45,6 +45,7 @@ class MemoryBulletin:
         self._marks: dict[str, bytes] = {}
         self._reports: dict[str, bytes] = {}
         self._model: str | None = None
+        self._seen_us: dict[str, int] = {}
         self._followers: set[asyncio.Queue[Wake]] = set()
 
     async def post_marks(self, marks: Mapping[str, bytes]) -> None:
@@ -69,6 +70,11 @@ class MemoryBulletin:
 
     async def model(self) -> str | None:
         return self._model
+
+    async def announce(self, address: str | None, now_us: int, since_us: int) -> frozenset[str]:
+        seen_us = self._seen_us | ({address: now_us} if address is not None else {})
+        self._seen_us = {name: time_us for name, time_us in seen_us.items() if time_us >= since_us}
+        return frozenset(self._seen_us)
 
     async def follow(self) -> AsyncGenerator[Wake, None]:
         wakes: asyncio.Queue[Wake] = asyncio.Queue(WAKES_MAX)

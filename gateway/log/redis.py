@@ -160,7 +160,8 @@ class RedisLog:
 
     async def control_history(self, partition: int, after_epoch: int, n: int) -> tuple[tuple[int, bytes], ...]:
         history = f"{control_key(partition)}:log"
-        entries = await self._link.one("XRANGE", history, f"{after_epoch + 1}-0", "+", "COUNT", n)
+        commands = [("XRANGE", history, f"{after_epoch + 1}-0", "+", "COUNT", n)]
+        (entries,) = await self._link.all_durable(commands)  # a stop that is found here counts as acknowledged
         return tuple((_seq(entry), fields[b"r"]) for entry, fields in entries)
 
     async def snapshot(self, account: str, snapshot: Snapshot, archived_upto: int = 0) -> None:

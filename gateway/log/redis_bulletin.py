@@ -30,6 +30,7 @@ from gateway.log.link import RedisLink
 
 HEARTBEAT_S = 1.0  # silence after which a ping is sent; unanswered for as long again, the connection is dead
 BACKOFF_MIN_S = 0.05
+PEERS_KEY = "peers"
 BACKOFF_MAX_S = 1.0  # followers compare heads each second, so a longer pause would gain nothing
 
 
@@ -73,6 +74,17 @@ class RedisBulletin:
     async def model(self) -> str | None:
         model_hash: bytes | None = await self._link.one("GET", "model")
         return model_hash.decode() if model_hash else None
+
+    async def announce(self, address: str | None, now_us: int, since_us: int) -> frozenset[str]:
+        noted = [("ZADD", PEERS_KEY, now_us, address)] if address is not None else []
+        *_, seen = await self._link.all(
+            [
+                *noted,
+                ("ZREMRANGEBYSCORE", PEERS_KEY, "-inf", f"({since_us}"),
+                ("ZRANGE", PEERS_KEY, 0, -1),
+            ]
+        )
+        return frozenset(name.decode(errors="replace") for name in seen)  # anybody may have written there
 
     async def follow(self) -> AsyncGenerator[Wake, None]:
         backoff_s = BACKOFF_MIN_S

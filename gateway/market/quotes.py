@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from engine.facts import Quote
+from engine.instrument import MarketPhase
 from gateway.errors import StoreError
 from gateway.log.bulletin import Bulletin
 from gateway.tasks import ended
@@ -27,9 +28,12 @@ class _Stored(msgspec.Struct, array_like=True):
     bid: float | None
     ask: float | None
     time_us: int
+    phase: int = 0
 
 
 _DECODER = msgspec.msgpack.Decoder(_Stored)
+_PHASES = {int(phase): phase for phase in MarketPhase}
+"""A phase that only a newer release knows is, here, one that was not told."""
 
 
 class Quotes(Mapping[str, Quote]):
@@ -83,7 +87,8 @@ class Quotes(Mapping[str, Quote]):
         """Take in what another process posted."""
         for symbol, encoded in marks.items():
             stored = _DECODER.decode(encoded)
-            self._take(Quote(symbol, stored.mark, stored.bid, stored.ask, stored.time_us), now_us)
+            phase = _PHASES.get(stored.phase, MarketPhase.UNKNOWN)
+            self._take(Quote(symbol, stored.mark, stored.bid, stored.ask, stored.time_us, phase), now_us)
 
     def _take(self, quote: Quote, now_us: int) -> bool:
         held = self._latest.get(quote.symbol)
@@ -111,4 +116,4 @@ def refusal(quote: Quote, now_us: int) -> str | None:
 
 
 def _encoded(quote: Quote) -> bytes:
-    return msgspec.msgpack.encode(_Stored(quote.mark, quote.bid, quote.ask, quote.time_us))
+    return msgspec.msgpack.encode(_Stored(quote.mark, quote.bid, quote.ask, quote.time_us, int(quote.phase)))

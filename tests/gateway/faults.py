@@ -4,7 +4,8 @@ Nothing here pretends to be a store of its own: what goes through, goes through 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from inspect import iscoroutinefunction
 from typing import Any
 
 from gateway.errors import StoreUnavailable
@@ -100,6 +101,54 @@ class Away(Wrapped):
     def _refuse(self) -> None:
         if self.away:
             raise StoreUnavailable("away")
+
+
+class PausedStops(Wrapped):
+    """A process that pauses right before it changes the controls, until `ready`."""
+
+    def __init__(self, log: AccountLog) -> None:
+        super().__init__(log)
+        self.asked, self.ready = asyncio.Event(), asyncio.Event()
+
+    async def advance_controls(self, *arguments: Any) -> Any:
+        self.asked.set()
+        await self.ready.wait()
+        return await self._log.advance_controls(*arguments)
+
+
+class CutOff(Wrapped):
+    """A process whose connection to the store, or to its bulletin, is gone while `away`: nothing that it asks is
+    answered, and `refused` says that something was asked."""
+
+    away = False
+
+    def __init__(self, log: Any) -> None:
+        super().__init__(log)
+        self.refused = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        asked = super().__getattr__(name)
+        return self._unless_away(asked) if iscoroutinefunction(asked) else asked
+
+    async def append(self, *arguments: Any) -> AppendResult:
+        result: AppendResult = await self._unless_away(super().append)(*arguments)
+        return result
+
+    async def advance_controls(
+        self, partitions: Iterable[int], change: ChangeControl, known: Mapping[int, Control] = NOTHING_KNOWN
+    ) -> dict[int, Control | StoreUnavailable]:
+        if self.away:
+            return {partition: StoreUnavailable("cut off") for partition in partitions}
+        return await self._log.advance_controls(partitions, change, known)
+
+    def _unless_away(self, asked: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def ask(*arguments: Any) -> Any:
+            if self.away:
+                self.refused.set()
+                raise StoreUnavailable("cut off")
+            return await asked(*arguments)
+
+        return ask
 
 
 class AwayInPart(Wrapped):

@@ -50,6 +50,53 @@ async def world(memory_log: MemoryLog, store_clock: list[int]) -> AsyncIterator[
         yield world
 
 
+# -- how many accounts a process holds
+
+
+async def test_the_longest_unused_account_makes_room_and_is_read_again_when_asked_for(world: World) -> None:
+    gateway = await world.gateway(loaded_max=2)
+    for name in ("A", "B", "C"):
+        await gateway.record(opening(), name, opens=True)
+        await gateway.record(session(), name)
+        await gateway.check(buy(f"first-{name}", 5, name))
+
+    assert gateway.accounts.loaded == ("B", "C")
+    again = await gateway.check(buy("first-A", 5, "A"))
+    second = await gateway.check(buy("second-A", 10, "A"))
+
+    assert gateway.accounts.loaded == ("C", "A")
+    assert again.replayed and again.decided.allowed_lots == 5
+    assert leaves((await gateway.read("A")).state.orders) == {"first-A": 5, "second-A": second.decided.allowed_lots}
+
+
+async def test_an_account_that_somebody_follows_is_not_dropped(world: World) -> None:
+    gateway = await world.gateway(loaded_max=1)
+    await gateway.record(opening(), "A", opens=True)
+
+    with gateway.accounts.subscribe(["A"]):
+        await gateway.record(opening(), "B", opens=True)
+
+        assert gateway.accounts.loaded == ("A", "B")
+
+
+@pytest.mark.parametrize("forked", [False, True])
+async def test_a_log_that_went_back_while_its_account_was_not_loaded_is_found_out(
+    world: World, memory_log: MemoryLog, forked: bool
+) -> None:
+    gateway = await world.gateway(loaded_max=1)
+    await gateway.record(opening(), "A", opens=True)
+    await gateway.record(session(), "A")
+    await gateway.check(buy("lost", 5, "A"))
+    await gateway.record(opening(), "B", opens=True)
+
+    page = await memory_log.read("A", 0, 1_000)
+    kept = len(page.records) - 1  # type: ignore[union-attr]
+    lose_records(memory_log, "A", kept, [page.records[0]] * 3 if forked else ())  # type: ignore[union-attr]
+    after = await gateway.check(buy("next", 5, "A"))
+
+    assert after.decided.reason is Reason.TRADING_HALTED and "lost" in after.decided.message
+
+
 # -- what wakes a process
 
 
@@ -298,6 +345,20 @@ async def test_where_one_account_is_unknown_no_order_of_the_call_is_decided(worl
 
     assert await decisions_of(world.log) == []
     assert gateway.accounts.loaded == (ACCOUNT,)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+async def test_where_an_id_of_one_account_is_taken_no_order_of_the_call_is_decided(world: World, loaded: bool) -> None:
+    opener = await world.open()
+    await opener.record(opening(), "beta", opens=True)
+    await opener.record(session(), "beta")
+    await opener.check(buy("taken", 10, account="beta"))
+    gateway = opener if loaded else await world.gateway()
+
+    with pytest.raises(IdReused):
+        await gateway.check_all(buy("one", 10), buy("taken", 20, account="beta"))
+
+    assert await decisions_of(world.log) == []
 
 
 async def test_accounts_that_are_not_loaded_yet_are_decided_together(world: World) -> None:

@@ -23,6 +23,7 @@ from gateway.log.account_log import (
 )
 from gateway.log.memory import MemoryLog
 from gateway.log.redis import RedisLog
+from gateway.registry import register
 from tests.gateway.faults import Away, Counting, Deaf, LosingReplies, LosingRequests, Yielding, lose_records
 from tests.gateway.log.conflicting import EveryKthConflicts
 from tests.gateway.world import (
@@ -40,6 +41,7 @@ from tests.gateway.world import (
     reported,
     sell,
     session,
+    stock,
     world_on,
 )
 
@@ -300,6 +302,19 @@ async def test_a_report_that_makes_no_sense_reaches_only_its_own_caller(world: W
     assert isinstance(nonsense, FactError)
     assert isinstance(fact, Recorded) and len(fact.records) == 1
     assert isinstance(check, Answer) and check.decided.allowed_lots == 5
+
+
+async def test_a_fill_of_what_was_registered_just_now_is_booked(world: World) -> None:
+    """By a process that has not heard of the new instruments: a fact brings no such news back from the store."""
+    await world.open()
+    deaf = await world.gateway(Deaf(world.log))
+    await deaf.read()
+
+    await register(world.log, [stock("CCC")])
+    fill = report("x1", "stray", "fill", 5, symbol="CCC", sign=1, strategy="rl")
+    await deaf.record(reported(fill))
+
+    assert (await deaf.read()).state.book_of("").lots.sum() == 5
 
 
 async def test_a_stray_fill_leaves_only_reductions(world: World) -> None:

@@ -98,10 +98,20 @@ def test_misspelt_sections_are_refused_in_the_file_and_in_the_environment(config
     )
 
 
-def test_a_duplicate_key_is_refused_with_its_line(config_file: Path) -> None:
-    (problem,) = problems_of(config_file, "[server]\ngateway_port = 1\ngateway_port = 2\n")
+ROW = '[[limit]]\nmeasure = "position"\nscope = "symbol"\nlimit = 1\n'
 
-    assert problem.startswith("not valid TOML") and "line 3" in problem
+GIVEN_TWICE = [
+    ("[server]\ngateway_port = 1\ngateway_port = 2\n", "server.gateway_port: given twice (line 3)"),
+    (ROW + ROW + "warn = 1\nwarn = 1", "limit[1].warn: given twice (line 10)"),
+    ('mode = "paper"\nmode = "paper"\n', "mode: given twice (line 2)"),
+    ("[store]\n[server]\n[store]\n", "store: this table stands in the file twice (line 3)"),
+    (ROW + "allocation = {A = 0.1, A = 0.2}\n", "limit[0].allocation.A: given twice (line 5)"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), GIVEN_TWICE, ids=[problem for _, problem in GIVEN_TWICE])
+def test_a_key_that_is_given_twice_is_refused_with_its_path(config_file: Path, text: str, problem: str) -> None:
+    assert problems_of(config_file, text) == (problem,)
 
 
 def test_a_wrong_value_says_what_was_expected_and_where_it_came_from(config_file: Path) -> None:

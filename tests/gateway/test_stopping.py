@@ -4,10 +4,12 @@ Over memory, over memory where every other append conflicts, and over the privat
 """
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 
 from engine.control import Scope, TradingState, decode_control
@@ -15,13 +17,16 @@ from engine.facts import StatedPosition
 from engine.limits import Limit, LimitAction, ScopeKind
 from engine.order import Action, Order, Reason
 from gateway.committer import Answer
+from gateway.embedded import EmbeddedStore, FileLock
 from gateway.errors import StoreUnavailable
-from gateway.log.account_log import AccountLog, partition_of
+from gateway.log.account_log import PARTITIONS, AccountLog, ControlHead, partition_of
+from gateway.log.account_log import Control as StoredControl
 from gateway.log.memory import MemoryLog
 from gateway.log.redis import RedisLog
 from gateway.main import stop_directly
-from gateway.stopping import StopIncomplete, StopOutcome
-from tests.gateway.faults import AwayInPart, Deaf, SlowBlobs, lose_control
+from gateway.pending_stops import PendingStops
+from gateway.stopping import StopIncomplete, StopOutcome, Stopper
+from tests.gateway.faults import AwayInPart, CutOff, Deaf, PausedStops, SlowBlobs, lose_control
 from tests.gateway.log.conflicting import EveryKthConflicts
 from tests.gateway.world import (
     ACCOUNT,
@@ -371,3 +376,281 @@ async def test_a_stop_into_the_store_says_that_nothing_goes_on_trying(tmp_path: 
         await asyncio.to_thread(stop)
 
     assert "it goes on trying" not in str(refused.value)
+
+
+# -- a stop that outlives its process
+
+
+def written(data_dir: Path) -> list[str]:
+    return sorted(path.suffix for path in data_dir.glob("stops/*"))
+
+
+async def stop_unheard(world: World, data_dir: Path, reason: str = "fire") -> None:
+    """A process that is cut off from the store is told to stop everything, and dies."""
+    cut_off = CutOff(world.log)
+    cut_off.away = True
+    stopper = world.stopper(cut_off, data_dir)
+    with pytest.raises(StopIncomplete, match="outlives a restart"):
+        await stopper.stop(EVERYTHING, TradingState.HALTED, reason, "ann", 2)
+    assert stopper.unfinished
+    await stopper.aclose()
+
+
+async def until_complete(stopper: Stopper) -> None:
+    async with asyncio.timeout(10):
+        while stopper.unfinished:  # noqa: ASYNC110  - it tells nobody when it is complete
+            await asyncio.sleep(0)
+
+
+async def test_a_stop_that_nobody_heard_is_carried_out_by_the_next_process(world: World, tmp_path: Path) -> None:
+    gateway = await world.open()
+    await stop_unheard(world, tmp_path)
+    assert (await gateway.check(buy("before"))).decided.action is Action.ALLOW
+
+    successor = world.stopper(data_dir=tmp_path)
+    await successor.start()
+    assert successor.unfinished
+    await until_complete(successor)
+
+    assert (await gateway.check(buy("after"))).decided.reason is Reason.TRADING_HALTED
+    controls = [decode_control(stored.state) for stored in await world.log.read_controls()]
+    assert {(s.reason, s.actor, s.rank, s.state) for c in controls for s in c.stops} == {
+        ("fire", "ann", 2, TradingState.HALTED)
+    }
+    assert all(stop.time_us > 0 for control in controls for stop in control.stops)
+    assert written(tmp_path) == []
+
+
+async def test_a_complete_stop_leaves_no_file(world: World, tmp_path: Path) -> None:
+    stopper = world.stopper(data_dir=tmp_path)
+    await stopper.start()
+
+    await stopper.stop(EVERYTHING, TradingState.HALTED, "fire", "ann", 1)
+
+    assert not stopper.unfinished
+    assert written(tmp_path) == []
+
+
+async def test_the_file_of_a_stop_goes_when_the_store_is_back(memory_world: World, tmp_path: Path) -> None:
+    cut_off = CutOff(memory_world.log)
+    stopper = memory_world.stopper(cut_off, tmp_path)
+    cut_off.away = True
+    with pytest.raises(StopIncomplete):
+        await stopper.stop(EVERYTHING, TradingState.HALTED, "fire", "ann", 1)
+    before = written(tmp_path)
+
+    cut_off.away = False
+    await until_complete(stopper)
+
+    assert (before, written(tmp_path)) == ([".json"], [])
+
+
+async def test_a_stop_that_was_carried_out_and_lifted_meanwhile_is_not_repeated(
+    memory_world: World, tmp_path: Path
+) -> None:
+    """Its writer died between the last acknowledgement and the removal of the file, and an operator resumed."""
+    gateway = await memory_world.open()
+    await stop_unheard(memory_world, tmp_path)
+    (path,) = (tmp_path / "stops").iterdir()
+    contents = path.read_bytes()
+    first = memory_world.stopper(data_dir=tmp_path)
+    await first.start()
+    await until_complete(first)
+    await memory_world.resume(rank=2)
+
+    path.write_bytes(contents)
+    second = memory_world.stopper(data_dir=tmp_path)
+    await second.start()
+    await until_complete(second)
+
+    assert (await gateway.check(buy("one"))).decided.action is Action.ALLOW
+    assert written(tmp_path) == []
+
+
+async def test_of_a_stop_that_was_acknowledged_in_part_the_rest_is_carried_out(
+    memory_world: World, tmp_path: Path
+) -> None:
+    """The successor is told of all partitions, as another gateway is, and repeats none that had acknowledged."""
+    in_part = AwayInPart(memory_world.log, {PARTITION, 63})
+    stopper = memory_world.stopper(in_part, tmp_path)
+    with pytest.raises(StopIncomplete):
+        await stopper.stop(EVERYTHING, TradingState.HALTED, "fire", "ann", 1)
+    epochs = [stored.head.epoch for stored in await memory_world.log.read_controls()]
+    await stopper.aclose()
+    (pending,) = PendingStops(tmp_path).read()
+    assert pending.missing == tuple(sorted({PARTITION, 63}))
+
+    other = memory_world.stopper()
+    outcome = await other.take_on(msgspec.structs.replace(pending, missing=tuple(range(PARTITIONS))), 10.0)
+
+    after = [stored.head.epoch for stored in await memory_world.log.read_controls()]
+    assert outcome.partitions == PARTITIONS
+    assert [p for p in range(PARTITIONS) if after[p] != epochs[p]] == sorted({PARTITION, 63})
+
+
+async def test_a_damaged_file_stops_everything(
+    memory_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = await memory_world.open()
+    (tmp_path / "stops").mkdir()
+    (tmp_path / "stops" / "f1.json").write_bytes(b"\x00" * 64)
+    cut_off = CutOff(memory_world.log)
+    cut_off.away = True
+    stopper = memory_world.stopper(cut_off, tmp_path)
+
+    await stopper.start()
+    assert stopper.unfinished
+    cut_off.away = False
+    await until_complete(stopper)
+
+    refused = await gateway.check(buy("one"))
+    assert refused.decided.reason is Reason.TRADING_HALTED
+    assert "can't be read: EVERYTHING is stopped" in capsys.readouterr().out
+    assert written(tmp_path) == [".damaged"]
+
+
+async def test_what_another_process_wrote_down_is_taken_up(memory_world: World, tmp_path: Path) -> None:
+    gateway = await memory_world.open()
+    running = memory_world.stopper(data_dir=tmp_path)
+    await running.start()
+
+    await stop_unheard(memory_world, tmp_path)
+    async with asyncio.timeout(10):
+        while written(tmp_path):  # noqa: ASYNC110  - it is another process' business, so nobody tells
+            await asyncio.sleep(0.01)
+
+    assert (await gateway.check(buy("one"))).decided.reason is Reason.TRADING_HALTED
+
+
+async def test_a_stop_that_is_repeated_during_an_outage_is_tried_once(memory_world: World, tmp_path: Path) -> None:
+    cut_off = CutOff(memory_world.log)
+    cut_off.away = True
+    stopper = memory_world.stopper(cut_off, tmp_path)
+
+    for state in (TradingState.HALTED, TradingState.HALTED, TradingState.REDUCE_ONLY):
+        with pytest.raises(StopIncomplete):
+            await stopper.stop(EVERYTHING, state, "fire", "ann", 1)
+    assert written(tmp_path) == [".json"]
+    with pytest.raises(StopIncomplete):
+        await stopper.stop(EVERYTHING, TradingState.HALTED, "fire", "bob", 2)
+    with pytest.raises(StopIncomplete):
+        await stopper.stop(Scope(ACCOUNT), TradingState.HALTED, "fire", "ann", 1)
+
+    assert written(tmp_path) == [".json"] * 3
+
+
+async def test_who_was_paused_before_it_stopped_puts_back_nothing_that_was_lifted_meanwhile(
+    memory_world: World, tmp_path: Path
+) -> None:
+    gateway = await memory_world.open()
+    await stop_unheard(memory_world, tmp_path)
+    paused = PausedStops(memory_world.log)
+    slow, quick = memory_world.stopper(paused, tmp_path), memory_world.stopper(data_dir=tmp_path)
+    await slow.start()
+    await paused.asked.wait()
+    await quick.start()
+    await until_complete(quick)
+    await memory_world.resume(rank=2)
+
+    paused.ready.set()
+    await until_complete(slow)
+
+    assert (await gateway.check(buy("one"))).decided.action is Action.ALLOW
+
+
+async def test_a_process_without_descriptors_approves_nothing_and_stops_nobody_else(
+    memory_world: World, tmp_path: Path
+) -> None:
+    """That it can't look for written stops says nothing of what is written."""
+    stopper = memory_world.stopper(data_dir=tmp_path)
+    await stop_unheard(memory_world, tmp_path)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    try:
+        await stopper.start()
+        unfinished = stopper.unfinished
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert unfinished
+    assert not any(decode_control(stored.state).stops for stored in await memory_world.log.read_controls())
+    await until_complete(stopper)
+    stops = [stop for stored in await memory_world.log.read_controls() for stop in decode_control(stored.state).stops]
+    assert {stop.actor for stop in stops} == {"ann"}
+
+
+async def test_a_repetition_that_asks_to_flatten_too_is_not_taken_for_the_same(
+    memory_world: World, tmp_path: Path
+) -> None:
+    cut_off = CutOff(memory_world.log)
+    cut_off.away = True
+    stopper = memory_world.stopper(cut_off, tmp_path)
+    for flatten in (False, True):
+        with pytest.raises(StopIncomplete):
+            await stopper.stop(EVERYTHING, TradingState.HALTED, "fire", "ann", 1, flatten)
+
+    cut_off.away = False
+    await until_complete(stopper)
+
+    controls = [decode_control(stored.state) for stored in await memory_world.log.read_controls()]
+    assert all([stop.flatten for stop in control.stops] == [True] for control in controls)
+
+
+async def test_a_stop_that_can_not_be_written_down_says_so_and_goes_on(memory_world: World, tmp_path: Path) -> None:
+    (tmp_path / "stops").write_text("in the way")
+    cut_off = CutOff(memory_world.log)
+    cut_off.away = True
+    stopper = memory_world.stopper(cut_off, tmp_path)
+
+    with pytest.raises(StopIncomplete, match="could not be written down and ends with this process"):
+        await stopper.stop(EVERYTHING, TradingState.HALTED, "fire", "ann", 1)
+    cut_off.away = False
+    await until_complete(stopper)
+
+    controls = [decode_control(stored.state) for stored in await memory_world.log.read_controls()]
+    assert all(control.stops for control in controls)
+
+
+async def test_a_partition_that_can_not_be_read_keeps_no_other_from_stopping(memory_world: World) -> None:
+    log = memory_world.log
+    assert isinstance(log, MemoryLog)
+    gateway = await memory_world.open()
+    foreign = 1 if PARTITION != 1 else 2
+    lose_control(log, foreign, StoredControl(ControlHead(9, "00" * 16), b'{"epoch":"nine"}'))
+    stopper = memory_world.stopper()
+
+    with pytest.raises(StopIncomplete) as incomplete:
+        await stopper.stop(EVERYTHING, TradingState.HALTED, "fire", "ann", 1)
+
+    assert incomplete.value.missing == (foreign,)
+    assert stopper.unfinished
+    assert (await gateway.check(buy("one"))).decided.reason is Reason.TRADING_HALTED
+
+
+def test_a_stop_into_a_store_that_can_not_be_started_is_left_for_the_next_serve(tmp_path: Path) -> None:
+    EmbeddedStore.start(tmp_path).stop()
+    held = FileLock.take(tmp_path / "valkey" / "lock")
+    assert held is not None
+
+    with pytest.raises(StoreUnavailable, match="approves nothing until it has carried it out") as refused:
+        stop_directly(None, tmp_path, Scope(ACCOUNT), TradingState.HALTED, "fire")
+    held.close()
+
+    (stop,) = PendingStops(tmp_path).read()
+    assert str(PendingStops(tmp_path).path(stop.id)) in str(refused.value)
+    assert (stop.scope, stop.state, stop.reason, stop.missing) == (
+        Scope(ACCOUNT),
+        TradingState.HALTED,
+        "fire",
+        (PARTITION,),
+    )
+
+
+def test_a_stop_into_a_store_that_is_in_force_leaves_nothing(tmp_path: Path) -> None:
+    EmbeddedStore.start(tmp_path).stop()
+
+    outcome = stop_directly(None, tmp_path, EVERYTHING, TradingState.HALTED, "fire")
+
+    assert outcome.partitions == PARTITIONS
+    assert not (tmp_path / "stops").exists()

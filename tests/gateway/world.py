@@ -7,6 +7,7 @@ lots of one of AAA and BBB at a mark of 100; the position limit is 100 lots unle
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,11 +18,12 @@ from engine.instrument import AssetClass, Instrument
 from engine.limits import Limit, LimitSet, Policy, ScopeKind
 from engine.order import Order, OrderType, Side, TimeInForce
 from engine.records import AnyRecord, Decided, decode
-from gateway.accounts import Accounts
+from gateway.accounts import LOADED_MAX, Accounts
 from gateway.clock import StoreClock
 from gateway.committer import Answer, Build, Reading, Recorded
 from gateway.log.account_log import AccountLog, Page
 from gateway.market.quotes import Quotes
+from gateway.pending_stops import PendingStops
 from gateway.registry import arm_limits, register
 from gateway.stopping import ResumeOutcome, StopOutcome, Stopper
 
@@ -147,9 +149,9 @@ class World:
         await quotes.flush()
         await quotes.aclose()
 
-    async def gateway(self, log: AccountLog | None = None) -> Gateway:
+    async def gateway(self, log: AccountLog | None = None, loaded_max: int = LOADED_MAX) -> Gateway:
         """A gateway that has started, with a connection of its own where `log` is given."""
-        accounts = Accounts(log or self.log, await self.clock())
+        accounts = Accounts(log or self.log, await self.clock(), loaded_max=loaded_max)
         self._gateways.append(accounts)
         await accounts.start()
         return Gateway(accounts)
@@ -173,8 +175,9 @@ class World:
     async def resume(self, scope: Scope = EVERYTHING, rank: int = 1) -> ResumeOutcome:
         return await self.stopper().resume(scope, "all is well", "operator", rank)
 
-    def stopper(self, log: AccountLog | None = None) -> Stopper:
-        stopper = Stopper(log or self.log)
+    def stopper(self, log: AccountLog | None = None, data_dir: Path | None = None) -> Stopper:
+        """What a process stops with; to be started where what is written down in `data_dir` shall be carried out."""
+        stopper = Stopper(log or self.log, files=PendingStops(data_dir) if data_dir is not None else None)
         self._stoppers.append(stopper)
         return stopper
 

@@ -438,6 +438,16 @@ async def test_reports_and_the_model_are_kept(log: AccountLog) -> None:
     assert (await log.bulletin.report(ACCOUNT), await log.bulletin.model()) == (b"report", "c0ffee")
 
 
+async def test_who_announced_itself_lately_is_known(log: AccountLog) -> None:
+    await log.bulletin.announce("one:1", 100, 0)
+    await log.bulletin.announce("two:2", 200, 0)
+    await log.bulletin.announce("one:1", 300, 0)
+
+    assert await log.bulletin.announce(None, 400, 200) == {"one:1", "two:2"}
+    assert await log.bulletin.announce("three:3", 400, 201) == {"one:1", "three:3"}
+    assert await log.bulletin.announce(None, 400, 0) == {"one:1", "three:3"}
+
+
 async def take(wakes: AsyncIterator[Wake], n: int) -> list[Wake]:
     return [await asyncio.wait_for(anext(wakes), 10) for _ in range(n)]
 

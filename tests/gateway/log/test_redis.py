@@ -30,6 +30,7 @@ from gateway.log.account_log import (
 )
 from gateway.log.bulletin import AccountMoved, Lagged
 from gateway.log.redis import RedisLog
+from gateway.log.redis_bulletin import PEERS_KEY
 from gateway.log.tier import StoreSettings, Tier, contradictions
 from tests.conftest import REDIS_SERVER, SERVERS
 
@@ -223,6 +224,23 @@ async def test_an_append_that_replicas_lack_does_not_count(start: StartStore) ->
         assert isinstance(first, Appended)
 
 
+async def test_a_control_change_that_replicas_lack_is_not_found_in_the_history(start: StartStore) -> None:
+    """A stop that is found there counts as acknowledged."""
+    primary, replica = start("primary"), start("replica")
+    await replicate(primary, replica)
+    async with opened(primary, wait_replicas=1, socket_timeout_s=20.0) as patient:
+        armed = await patient.advance_control(7, lambda c: ControlChange(1, b"armed", b"arm"))
+    async with opened(primary, wait_replicas=1) as log:
+        with stalled(replica):
+            outcome = await log.advance_controls([7], lambda c: ControlChange(2, b"stopped", b"stop"), {7: armed})
+            assert isinstance(outcome[7], StoreUnavailable)
+            with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+                await log.control_history(7, 1, 10)
+
+        await eventually(lambda: asyncio.ensure_future(log.control_history(7, 1, 10)))
+        assert await log.control_history(7, 1, 10) == ((2, b"stop"),)
+
+
 async def replicate(primary: EmbeddedStore, replica: EmbeddedStore) -> None:
     """Replicas connect by TCP only, so the primary gets a port on loopback."""
     with socket.socket() as probe:
@@ -315,3 +333,10 @@ def test_a_tier_without_wait_may_flush_each_second() -> None:
     settings = StoreSettings((7, 0, 15), "master", 1, "yes", "everysec", "noeviction", 0)
 
     assert list(contradictions(Tier.SENTINEL, settings)) == []
+
+
+async def test_what_is_no_address_hides_nobody(valkey: EmbeddedStore, valkey_log: RedisLog) -> None:
+    async with Redis(unix_socket_path=str(valkey.socket_path)) as stranger:
+        await stranger.zadd(PEERS_KEY, {b"\xff": 400})
+
+    assert "one:1" in await valkey_log.bulletin.announce("one:1", 400, 0)
