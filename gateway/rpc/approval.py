@@ -19,7 +19,7 @@ class Approval:
     """What a token vouches for."""
 
     digest: str
-    """Of the order: `engine.order.digest_of`."""
+    """Of the order: `Order.digest`."""
     lots: int
     epoch: int
     expires_us: int | None
@@ -62,6 +62,14 @@ class Approvals:
             return None
         _, digest, lots, epoch, expires_us = _BODY.unpack(body)
         return Approval(digest.hex(), lots, epoch, expires_us or None)
+
+    def seal(self, purpose: bytes, content: bytes) -> bytes:
+        """A MAC over what is no approval, for another process that holds the key. Never one that an approval has."""
+        return hmac.digest(self._mac(purpose), content, "sha256")
+
+    def sealed(self, purpose: bytes, content: bytes, seal: bytes) -> bool:
+        """Whether a holder of the key has sealed this."""
+        return hmac.compare_digest(self.seal(purpose, content), seal)
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, body, "sha256")

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
+from engine.records import PoisonRecord
 from gateway.accounts import Accounts
-from gateway.errors import DeadlinePassed
+from gateway.errors import DeadlinePassed, Overloaded, StoreError
 from gateway.log.account_log import AccountLog
 from gateway.rpc.approval import Approvals
 from gateway.rpc.caller import Caller, Callers, Role
@@ -19,6 +20,9 @@ from gateway.stopping import Stopper
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
+
+OF_ONE_ACCOUNT = (StoreError, DeadlinePassed, Overloaded, PoisonRecord)
+"""What may keep one account from being read while all the others are well."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from engine.decide import Terms
 from engine.facts import Execution, FactError
 from engine.instrument import LOTS_MAX
 from engine.records import AccountOpened, AnyRecord, Executed, Reconciled
+from engine.suspects import release_delay_set
 from gateway.errors import UnknownAccount
 from gateway.rpc.convert import responses
-from gateway.rpc.convert.requests import AccountEvent, Charge, Flow, Opening, Reconciliation, SessionStart
+from gateway.rpc.convert.requests import AccountEvent, Charge, Flow, Letting, Opening, Reconciliation, SessionStart
 from riskgateway.v1 import risk_admin_pb2
 
 
@@ -101,6 +102,8 @@ def event_build(event_id: str, event: AccountEvent) -> Callable[[AccountState, T
                 return facts.cash_flowed(state, event_id, amount, currency, now_us, _epoch(terms))
             case Charge(amount=amount, currency=currency, strategy=strategy):
                 return facts.fee_charged(state, event_id, amount, currency, strategy, now_us, _epoch(terms))
+            case Letting(delay_us=delay_us):
+                return release_delay_set(state, event_id, delay_us, now_us, _epoch(terms))
 
     return build
 
@@ -140,7 +143,8 @@ def _need_bounded(records: Sequence[AnyRecord]) -> None:
                 for position in positions:
                     _need("positions.quantity", position.lots)
         if isinstance(record, Reconciled):
-            for leaves in (record.open_orders or {}).values():
+            adopted = [order.lots for order in record.adopted]
+            for leaves in (*(record.open_orders or {}).values(), *adopted):
                 _need("open_orders.leaves_quantity", leaves)
 
 

@@ -6,17 +6,21 @@ the store is made here: gRPC cancels handlers at the deadline.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from engine.account import AccountState
 from engine.facts import Execution
+from engine.order import Order
 from engine.records import Executed
 from gateway.committer import Answer
 from gateway.errors import StoreUnavailable
-from gateway.rpc.backend import Context
+from gateway.rpc.backend import Backend, Context
 from gateway.rpc.convert import requests, responses
 from gateway.rpc.convert.risk_state import risk_state
 from gateway.rpc.facts import Reports
+from gateway.rpc.headroom import headrooms
+from gateway.rpc.instructions import InstructionStream, Sent
+from gateway.rpc.order_stream import Answering, OrderStream
 from gateway.rpc.stops import Stops
 from gateway.rpc.stream import RiskStateStream, report_on
 from gateway.stopping import StopUnderWay
@@ -24,17 +28,26 @@ from riskgateway.v1 import account_pb2, decision_pb2, risk_gateway_pb2
 
 
 class RiskGateway(Stops):
-    """CheckOrderStream, GetHeadroom and StreamInstructions are left to the generated base: UNIMPLEMENTED."""
+    """All methods of the service."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self._sent = Sent()
 
     async def CheckOrder(
         self, request: risk_gateway_pb2.CheckOrderRequest, context: Context
     ) -> risk_gateway_pb2.CheckOrderResponse:
         self._backend.admit(context, "trader")
         self._refuse_while_stopping()
-        order = requests.order_of(request)
+        return await self._decided(request, requests.order_of(request), self._backend.deadline_us(context))
+
+    async def _decided(
+        self, request: risk_gateway_pb2.CheckOrderRequest, order: Order, deadline_us: int
+    ) -> risk_gateway_pb2.CheckOrderResponse:
         (answer,) = await self._backend.accounts.check(
-            [order], dry_run=request.dry_run, basket=False, deadline_us=self._backend.deadline_us(context)
+            [order], dry_run=request.dry_run, basket=False, deadline_us=deadline_us
         )
+        self._refuse_while_stopping()
         return self._answered(answer, request.checks, request.dry_run)
 
     async def CheckOrders(
@@ -49,13 +62,47 @@ class RiskGateway(Stops):
             basket=request.all_or_none,
             deadline_us=self._backend.deadline_us(context),
         )
+        self._refuse_while_stopping()
         return risk_gateway_pb2.CheckOrdersResponse(
             responses=[self._answered(answer, request.checks, request.dry_run) for answer in answers],
             all_allowed=all(responses.allowed_in_full(answer.decided) for answer in answers),
         )
 
+    async def CheckOrderStream(
+        self, request_iterator: AsyncIterator[risk_gateway_pb2.CheckOrderRequest], context: Context
+    ) -> AsyncGenerator[risk_gateway_pb2.CheckOrderResponse, None]:
+        self._backend.admit(context, "trader")
+        async with contextlib.aclosing(OrderStream(self._backend, self._submit).answers(request_iterator)) as answers:
+            async for answer in answers:
+                yield answer
+
+    def _submit(self, request: risk_gateway_pb2.CheckOrderRequest, index: int) -> Answering:
+        """A request of a stream: each has the default deadline, whatever that of the stream is."""
+        self._refuse_while_stopping()
+        order = requests.order_of(request, f"requests[{index}].")
+        deadline_us = self._backend.accounts.clock.now_us() + self._backend.deadlines.default_us
+        return self._decided(request, order, deadline_us)
+
+    async def GetHeadroom(
+        self, request: risk_gateway_pb2.GetHeadroomRequest, context: Context
+    ) -> risk_gateway_pb2.GetHeadroomResponse:
+        self._backend.admit(context)
+        self._refuse_while_stopping()
+        account, strategy, symbols = requests.headroom_of(request)
+        found = await headrooms(self._backend, account, strategy, symbols, self._backend.deadline_us(context))
+        self._refuse_while_stopping()
+        terms = found.reading.terms
+        return risk_gateway_pb2.GetHeadroomResponse(
+            headrooms=[responses.headroom(one, terms.instruments.get(one.symbol)) for one in found.of_symbols],
+            account=account,
+            sequence=found.reading.head.seq,
+            stop_epoch=terms.control.epoch,
+            state_time=responses.timestamp(found.now_us),
+        )
+
     def _refuse_while_stopping(self) -> None:
-        """A stop that was asked for here holds here, also where the store has not heard of it yet."""
+        """A stop that was asked for here holds here, also where the store has not heard of it yet, and for orders too
+        that were being decided when it came: an approval that is not answered is found by its id."""
         if self._backend.stopper.unfinished:
             raise StopUnderWay
 
@@ -120,3 +167,12 @@ class RiskGateway(Stops):
         async with contextlib.aclosing(stream.updates()) as updates:
             async for update in updates:
                 yield update
+
+    async def StreamInstructions(
+        self, request_iterator: AsyncIterator[risk_gateway_pb2.InstructionAck], context: Context
+    ) -> AsyncGenerator[risk_gateway_pb2.Instruction, None]:
+        self._backend.admit(context, "execution")
+        stream = InstructionStream(self._backend, self._sent, request_iterator)
+        async with contextlib.aclosing(stream.instructions()) as instructions:
+            async for instruction in instructions:
+                yield instruction

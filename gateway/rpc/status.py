@@ -34,6 +34,7 @@ from gateway.errors import (
     StoreUnavailable,
     UnknownAccount,
 )
+from gateway.registry import LimitSetMoved
 from gateway.rpc.caller import Denied, Unauthenticated
 from gateway.rpc.convert.form import Invalid, Violation
 from gateway.stopping import StopIncomplete, StopUnderWay
@@ -67,6 +68,7 @@ _RULES: tuple[tuple[type[Exception], int, str, bool], ...] = (
     (Invalid, code_pb2.INVALID_ARGUMENT, "MALFORMED", False),
     (FactError, code_pb2.INVALID_ARGUMENT, "FACT_UNUSABLE", False),
     (InstrumentError, code_pb2.FAILED_PRECONDITION, "INSTRUMENT_FROZEN", False),
+    (LimitSetMoved, code_pb2.ABORTED, "LIMIT_SET_MOVED", False),
     (Unauthenticated, code_pb2.UNAUTHENTICATED, "TOKEN_INVALID", False),
     (Denied, code_pb2.PERMISSION_DENIED, "ROLE_MISSING", False),
     (UnknownAccount, code_pb2.NOT_FOUND, "ACCOUNT_UNKNOWN", False),
@@ -142,6 +144,8 @@ def _metadata(error: Exception) -> dict[str, str]:
         return {"account": error.account}
     if isinstance(error, IdReused):
         return {"client_order_id": error.client_order_id}
+    if isinstance(error, LimitSetMoved):
+        return {"limit_set": error.found}
     if isinstance(error, Denied):
         return {"roles": ",".join(sorted(error.needed))}
     if isinstance(error, StopIncomplete):

@@ -1,25 +1,25 @@
 """StopAll and Resume: served on the control port, and on the gateway's too.
 
 What a stop is stands in `gateway.stopping`; here its caller is judged, it is kept going past the caller's deadline, and
-the orders that may still fill are listed. A stop that is in force is never turned into an error by what comes after it.
+what stands in its scope is told (`gateway.rpc.standing`). A stop that is in force is never turned into an error by what
+comes after it.
 """
 
-import asyncio
-from collections.abc import Iterable
-
-from engine.account import AccountState, OpenOrder
 from engine.control import Scope, TradingState
-from gateway.committer import Reading
 from gateway.errors import UnknownAccount
 from gateway.rpc.backend import Backend, Context
 from gateway.rpc.caller import Caller
 from gateway.rpc.convert import requests, responses
-from gateway.stopping import partitions_of
-from riskgateway.v1 import control_pb2, order_pb2, risk_gateway_pb2, risk_gateway_pb2_grpc
+from gateway.rpc.peers import forwarded
+from gateway.rpc.standing import ORDERS_MAX, standing
+from gateway.stopping import StopOutcome, partitions_of
+from riskgateway.v1 import control_pb2, risk_gateway_pb2, risk_gateway_pb2_grpc
 
-OPEN_ORDERS_MAX = 1_000
 LISTING_US = 500_000
-"""The stop is in force already: its answer waits no longer than this for the list of open orders."""
+"""The stop is in force already: its answer waits no longer than this for what it still has to say of the orders."""
+
+FORWARDED_S = 0.2
+"""What another gateway could not complete is answered after this: its own caller waits for the answer."""
 
 
 class Stops(risk_gateway_pb2_grpc.RiskGatewayServicer):
@@ -31,6 +31,11 @@ class Stops(risk_gateway_pb2_grpc.RiskGatewayServicer):
     async def StopAll(
         self, request: risk_gateway_pb2.StopAllRequest, context: Context
     ) -> risk_gateway_pb2.StopAllResponse:
+        passed_on = forwarded(request, context.invocation_metadata() or (), self._backend.approvals)
+        if passed_on is not None:
+            taken_on = self._backend.stopper.take_on(passed_on, FORWARDED_S)
+            outcome = await self._backend.kept(taken_on, self._backend.deadlines.allowed_us(context))
+            return self._in_force(outcome, passed_on.state)
         caller = self._backend.admit(context, "operator")
         scope, state, reason = requests.stop_of(request)
         allowed_us = self._backend.deadlines.allowed_us(context)
@@ -39,38 +44,26 @@ class Stops(risk_gateway_pb2_grpc.RiskGatewayServicer):
     async def _stop(
         self, scope: Scope, state: TradingState, reason: str, caller: Caller, flatten: bool
     ) -> risk_gateway_pb2.StopAllResponse:
-        outcome = await self._backend.stopper.stop(scope, state, reason, caller.name, caller.rank)
-        stopped_us = self._backend.accounts.clock.now_us()
-        found, warnings = await self._open_orders(scope)
-        if flatten:
-            warnings.append("no flatten orders were made: this release makes none; the stop itself is in force")
+        outcome = await self._backend.stopper.stop(scope, state, reason, caller.name, caller.rank, flatten)
+        response = self._in_force(outcome, state)
+        accounts = self._backend.accounts
+        left = await standing(accounts, scope, accounts.clock.now_us() + LISTING_US)
+        found = left.open_orders(scope)
+        response.open_orders.extend(found[:ORDERS_MAX])
+        response.open_orders_truncated = len(found) > ORDERS_MAX
+        own = left.flatten_orders(scope, self._backend.approvals) if flatten else []
+        response.flatten_orders.extend(own[:ORDERS_MAX])
+        response.flatten_orders_truncated = len(own) > ORDERS_MAX
+        response.warnings.extend(left.problems)
+        return response
+
+    def _in_force(self, outcome: StopOutcome, state: TradingState) -> risk_gateway_pb2.StopAllResponse:
         return risk_gateway_pb2.StopAllResponse(
             stop_epoch=outcome.epoch,
             acknowledged_partitions=outcome.partitions,
-            stop_time=responses.timestamp(stopped_us),
-            open_orders=found[:OPEN_ORDERS_MAX],
-            open_orders_truncated=len(found) > OPEN_ORDERS_MAX,
+            stop_time=responses.timestamp(self._backend.accounts.clock.now_us()),
             trading_state=responses.trading_state(state),
-            warnings=warnings,
         )
-
-    async def _open_orders(self, scope: Scope) -> tuple[list[order_pb2.OpenOrder], list[str]]:
-        """(the orders in scope approved before the stop, oldest first, at most one too many; why some are missing)."""
-        accounts = self._backend.accounts
-        until_us = accounts.clock.now_us() + LISTING_US
-        names = [scope.account] if scope.account else sorted(accounts.names)
-        reads = (accounts.read(name, until_us) for name in names)
-        outcomes = await asyncio.gather(*reads, return_exceptions=True)  # one unreadable account, and all others count
-        found: list[tuple[OpenOrder, Reading]] = []
-        warnings: list[str] = []
-        for name, outcome in zip(names, outcomes, strict=True):
-            if isinstance(outcome, Reading):
-                found += [(order, outcome) for order in _covered(outcome, scope)]
-            elif not isinstance(outcome, UnknownAccount):  # one without a first record has no orders
-                warnings.append(f"open orders of account {name} can't be listed: {type(outcome).__name__}")
-        found.sort(key=lambda entry: (entry[0].time_us, entry[0].seq))
-        told = found[: OPEN_ORDERS_MAX + 1]
-        return [responses.open_order(reading.state, order, reading.now_us) for order, reading in told], warnings
 
     async def Resume(
         self, request: risk_gateway_pb2.ResumeRequest, context: Context
@@ -120,14 +113,3 @@ class Stops(risk_gateway_pb2_grpc.RiskGatewayServicer):
 
 def _touch(one: Scope, other: Scope) -> bool:
     return one.covers(other) or other.covers(one)
-
-
-def _covered(reading: Reading, scope: Scope) -> Iterable[OpenOrder]:
-    """Open orders in scope that were approved under an earlier epoch than the stop's."""
-    state: AccountState = reading.state
-    epoch = reading.terms.control.epoch
-    return (
-        order
-        for order in state.orders.values()
-        if order.epoch < epoch and scope.reaches(state.account, order.strategy, order.symbol)
-    )

@@ -1,4 +1,5 @@
-"""The background worker: builds the risk model for each session, refreshes each account's report, rolls sessions.
+"""The background worker: builds the risk model for each session, refreshes each account's report, rolls sessions, and
+has open orders judged again (gateway/worker/instructor.py).
 
 It follows every account like a gateway does and appends like one (Valued when a high-water mark or a limit's status
 moves without an order; SessionOpened where sessions roll by the clock). Nothing waits for it: when it is away the
@@ -17,18 +18,21 @@ import structlog
 from engine.account import AccountState, book_key
 from engine.decide import Terms
 from engine.facts import FactError, observation, session_opened, tracked_symbols
+from engine.grades import graded
 from engine.instrument import InstrumentSet
 from engine.limits import ScopeKind
 from engine.records import AnyRecord, Decided, PoisonRecord
 from engine.report import decode_report, encode_report, risk_report
 from engine.risk.model import RiskModel
 from engine.risk.model import encode as encode_model
-from engine.utilisation import LimitUse, UseStatus, limit_uses
+from engine.utilisation import LimitUse, UseKey, UseStatus, limit_uses
 from gateway.accounts import Accounts
 from gateway.clock import StoreClock
 from gateway.committer import Build, Committer
 from gateway.errors import DeadlinePassed, Overloaded, StoreError, StoreRefused, UnknownAccount
 from gateway.log.account_log import AccountLog, partition_of
+from gateway.tasks import ended
+from gateway.worker.instructor import JUDGE_S, Instructor
 from gateway.worker.model_builder import ModelBuilder, needs_renewal
 
 LOGGER = structlog.get_logger()
@@ -69,6 +73,8 @@ class Breaches:
     active: int = 0
     passive: int = 0
     judged: tuple[LimitUse, ...] = ()
+    grades: dict[UseKey, float] = field(default_factory=dict)
+    """Of the last report."""
 
     def judge(self, uses: Iterable[LimitUse], approved: Callable[[LimitUse], bool] = lambda use: False) -> None:
         """Count the hard limits that are newly over their bound: ACTIVE (a defect) if an approval that was judged by
@@ -92,22 +98,46 @@ class Worker:
         builder: ModelBuilder,
         refresh_s: float,
         roll: SessionRoll | None,
+        judge_s: float = JUDGE_S,
     ) -> None:
+        """`judge_s`: how long an account's open orders are left after they were judged."""
         self.accounts = Accounts(log, clock, load_all=True, folded=self._folded)
         self._log, self._clock, self._builder, self._refresh_s, self._roll = log, clock, builder, refresh_s, roll
+        self._instructor = Instructor(self.accounts, clock, judge_s)
         self._breaches: dict[str, Breaches] = {}
         self._published: RiskModel | None = None
         self._unbuildable: set[tuple[str, str]] = set()
         """(session, instrument set) that no model can be built of: trying again would give the same."""
 
     async def run(self) -> None:
-        """Until cancelled: at once on a change, and every `refresh_s` in any case. The outermost loop of its process:
-        nothing that fails in it may end it."""
+        """Until cancelled: at once on a change, reports every `refresh_s` in any case, open orders judged every
+        `judge_s` where a mark, a limit or the time may have made them due; the latter waits for no model and no report.
+        The outermost loops of its process: nothing that fails in them may end them."""
         await self.accounts.start()
+        judging = asyncio.create_task(self._judge_all())
+        try:
+            await self._refresh_all()
+        finally:
+            await ended([judging])
+
+    async def _judge_all(self) -> None:
+        with self.accounts.subscribe(()) as subscription:
+            while True:
+                await subscription.next(self._instructor.interval_s)
+                try:
+                    for account in self.accounts.loaded:
+                        await self._judge(account)
+                except Exception:  # outermost loop: logged, then tried again
+                    LOGGER.exception("judging open orders failed")
+                    await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(CONFLATE_S)
+
+    async def _refresh_all(self) -> None:
         with self.accounts.subscribe(()) as subscription:
             due_us = 0
             while True:
-                changed = await subscription.next(max(0.0, (due_us - self._clock.now_us()) / 1e6))
+                wait_s = min((due_us - self._clock.now_us()) / 1e6, self._instructor.interval_s)
+                changed = await subscription.next(max(0.0, wait_s))
                 now_us = self._clock.now_us()
                 everyone = now_us >= due_us
                 if everyone:
@@ -240,7 +270,14 @@ class Worker:
             )
             return Breaches()
         over = {use.key for use in report.limits if use.hard and use.status is UseStatus.BREACHED}
-        return Breaches(over, report.active_breaches, report.passive_breaches)
+        grades = {use.key: use.grade for use in report.limits if use.grade}
+        return Breaches(over, report.active_breaches, report.passive_breaches, grades=grades)
+
+    async def _judge(self, account: str) -> None:
+        try:
+            await self._instructor.judge(account)
+        except OF_ONE_ACCOUNT as error:
+            LOGGER.warning("an account's open orders can't be judged", account=account, problem=repr(error))
 
     async def _refresh(self, account: str, timed: bool) -> None:
         try:
@@ -264,7 +301,11 @@ class Worker:
         before = {use.key: use.status for use in breaches.judged}
         report = risk_report(state, terms, now_us)
         breaches.judge(report.limits)
-        report = msgspec.structs.replace(report, active_breaches=breaches.active, passive_breaches=breaches.passive)
+        limits = graded(report.limits, breaches.grades, terms.limits.policy.grades)
+        breaches.grades = {use.key: use.grade for use in limits if use.grade}
+        report = msgspec.structs.replace(
+            report, limits=limits, active_breaches=breaches.active, passive_breaches=breaches.passive
+        )
         await self._log.bulletin.post_report(account, encode_report(report))
         moved = {use.key: use.status for use in report.limits} != before
         if timed and valued is not None and (moved or state.nav_peak > committer.state.nav_peak):

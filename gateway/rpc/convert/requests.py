@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.control import Scope, TradingState
 from engine.facts import Execution, Quote, StatedOrder, StatedPosition
-from engine.instrument import AssetClass, Instrument
+from engine.instrument import AssetClass, Instrument, MarketPhase
 from engine.order import Order, OrderType, Side, TimeInForce
 from engine.records import ExecutionKind
 from gateway.market.quotes import AHEAD_MAX_US
@@ -25,6 +25,7 @@ from riskgateway.v1 import (
 
 BASKET_ORDERS_MAX = 500
 REPORTS_MAX = 500
+HEADROOM_SYMBOLS_MAX = 500
 STREAM_ACCOUNTS_MAX = 1_000
 MARKS_MAX = 1_000
 INSTRUMENTS_MAX = 5_000
@@ -68,6 +69,15 @@ _ASSET_CLASSES: dict[int, AssetClass] = {
     instrument_pb2.ASSET_CLASS_BOND: AssetClass.BOND,
     instrument_pb2.ASSET_CLASS_CREDIT: AssetClass.CREDIT,
 }
+_PHASES: dict[int, MarketPhase] = {
+    instrument_pb2.MARKET_PHASE_UNSPECIFIED: MarketPhase.UNKNOWN,
+    instrument_pb2.MARKET_PHASE_PRE_OPEN: MarketPhase.PRE_OPEN,
+    instrument_pb2.MARKET_PHASE_OPENING_AUCTION: MarketPhase.OPENING_AUCTION,
+    instrument_pb2.MARKET_PHASE_CONTINUOUS: MarketPhase.CONTINUOUS,
+    instrument_pb2.MARKET_PHASE_CLOSING_AUCTION: MarketPhase.CLOSING_AUCTION,
+    instrument_pb2.MARKET_PHASE_HALTED: MarketPhase.HALTED,
+    instrument_pb2.MARKET_PHASE_CLOSED: MarketPhase.CLOSED,
+}
 _STOP_MODES = {
     control_pb2.TRADING_STATE_UNSPECIFIED: TradingState.HALTED,
     control_pb2.TRADING_STATE_REDUCE_ONLY: TradingState.REDUCE_ONLY,
@@ -82,9 +92,9 @@ _STOP_PRICED = frozenset({OrderType.STOP, OrderType.STOP_LIMIT})
 # --- orders ----------------------------------------------------------------------------------------------------------
 
 
-def order_of(request: risk_gateway_pb2.CheckOrderRequest) -> Order:
-    """The order asked about."""
-    form = Form()
+def order_of(request: risk_gateway_pb2.CheckOrderRequest, path: str = "") -> Order:
+    """The order asked about. `path`: what stands before the fields at fault, for a request among several."""
+    form = Form(path)
     _need_checks(form, request.checks)
     if not request.HasField("order"):
         form.wrong("order", "required")
@@ -316,7 +326,14 @@ class Charge:
     strategy: str
 
 
-AccountEvent = Opening | SessionStart | Flow | Charge
+@dataclass(frozen=True, slots=True)
+class Letting:
+    """How long a suspect order is kept; None: until somebody says what became of it."""
+
+    delay_us: int | None
+
+
+AccountEvent = Opening | SessionStart | Flow | Charge | Letting
 
 
 def account_event_of(request: risk_admin_pb2.ReportAccountEventRequest) -> tuple[str, str, AccountEvent]:
@@ -352,8 +369,11 @@ def _account_event(form: Form, request: risk_admin_pb2.ReportAccountEventRequest
                 fee.currency("currency", request.fee.currency),
                 fee.name("strategy", request.fee.strategy, required=False),
             )
+        case "release_delay":
+            told, delay = form.at("release_delay"), request.release_delay
+            return Letting(told.span("delay", delay.delay) if delay.HasField("delay") else None)
         case _:
-            form.wrong("event", "required: expected account_opened, session_opened, cash_flow or fee")
+            form.wrong("event", "required: expected account_opened, session_opened, cash_flow, fee or release_delay")
             return None
 
 
@@ -408,6 +428,9 @@ def _instrument(form: Form, message: instrument_pb2.Instrument) -> Instrument:
         tradeable=message.tradeable if message.HasField("tradeable") else True,
         expiry=expiry,
         quantity_min=form.not_negative("quantity_min", message.quantity_min),
+        average_daily_quantity=form.not_negative("average_daily_quantity", message.average_daily_quantity),
+        beta=form.signed("beta", message.beta) if message.HasField("beta") else None,
+        replaces_atomically=message.replaces_atomically,
     )
 
 
@@ -421,6 +444,7 @@ def quote_of(message: instrument_pb2.Mark, now_us: int) -> Quote | str:
             form.wrong(name, f"expected a price above 0 ({NUMBER_MIN:g} to {NUMBER_MAX:g}), got {price:g}")
     if not prices:
         form.wrong("bid", "expected at least one of bid, ask and last")
+    phase = form.choice("phase", message.phase, _PHASES, MarketPhase.UNKNOWN)
     time_us = 0
     if not message.HasField("mark_time"):
         form.wrong("mark_time", "required")
@@ -431,7 +455,7 @@ def quote_of(message: instrument_pb2.Mark, now_us: int) -> Quote | str:
     bid, ask, last = prices.get("bid"), prices.get("ask"), prices.get("last")
     mark = (bid + ask) / 2 if bid is not None and ask is not None else last or bid or ask
     assert mark is not None, "one of the three is given"
-    return Quote(message.symbol, mark, bid, ask, _seen_us(time_us, now_us))
+    return Quote(message.symbol, mark, bid, ask, _seen_us(time_us, now_us), phase)
 
 
 def _seen_us(time_us: int, now_us: int) -> int:
@@ -493,6 +517,18 @@ def limits_account_of(request: risk_admin_pb2.GetLimitsRequest) -> str:
     account = form.name("account", request.account, required=False)
     form.done()
     return account
+
+
+def headroom_of(request: risk_gateway_pb2.GetHeadroomRequest) -> tuple[str, str, tuple[str, ...]]:
+    """(account, strategy, symbols as asked, none: all that are held or open)."""
+    form = Form()
+    account = form.name("account", request.account)
+    strategy = form.name("strategy", request.strategy, required=False)
+    form.count("symbols", len(request.symbols), 0, HEADROOM_SYMBOLS_MAX)
+    for i, symbol in enumerate(request.symbols[:HEADROOM_SYMBOLS_MAX]):
+        form.name(f"symbols[{i}]", symbol)
+    form.done()
+    return account, strategy, tuple(request.symbols)
 
 
 def need_marks(request: risk_admin_pb2.PublishMarksRequest) -> None:

@@ -1,4 +1,4 @@
-"""Engine values to answers: decisions, orders, limits, stops, differences. A value that can't be known is left absent,
+"""Engine values to answers: decisions, orders, stops, differences. A value that can't be known is left absent,
 never sent as zero.
 """
 
@@ -8,18 +8,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from engine.account import MEMORY_HORIZON_US, AccountState, OpenOrder
+from engine.account import MEMORY_HORIZON_US, AccountState, Escalation, OpenOrder, RecentDecision
 from engine.control import Resumed, Scope, Stop, TradingState
 from engine.decide import describe
 from engine.facts import StatedOrder
-from engine.limits import Limit, LimitAction, LimitSet, ScopeKind, Unit
-from engine.measures import MEASURES
-from engine.order import Action, OrderType, Reason
+from engine.headroom import Headroom
+from engine.instrument import Instrument
+from engine.limits import Unit
+from engine.order import Action, Order, OrderType, Reason
 from engine.records import Check, Decided, Executed, Latch
+from engine.report import RiskReport
+from engine.utilisation import LimitUse, UseStatus
 from gateway.committer import Answer
 from gateway.rpc.approval import Approval, Approvals
+from gateway.rpc.convert.form import NUMBER_MAX
 from gateway.rpc.convert.requests import Reconciliation
 from riskgateway.v1 import (
+    account_pb2,
     control_pb2,
     decision_pb2,
     limit_pb2,
@@ -46,23 +51,19 @@ _STATES = {
     TradingState.CANCEL_ONLY: control_pb2.TRADING_STATE_CANCEL_ONLY,
     TradingState.HALTED: control_pb2.TRADING_STATE_HALTED,
 }
-_LIMIT_ACTIONS = {
-    LimitAction.WARN: decision_pb2.ACTION_WARN,
-    LimitAction.REDUCE: decision_pb2.ACTION_REDUCE,
-    LimitAction.REJECT: decision_pb2.ACTION_REJECT,
-    LimitAction.HALT: decision_pb2.ACTION_HALT,
-}
 _FLAGS = {
     "unknown_order": risk_gateway_pb2.EXECUTION_FLAG_ORDER_UNKNOWN,
     "overfill": risk_gateway_pb2.EXECUTION_FLAG_OVERFILL,
     "late": risk_gateway_pb2.EXECUTION_FLAG_LATE,
     "in_snapshot": risk_gateway_pb2.EXECUTION_FLAG_IN_SNAPSHOT,
+    "off_lot": risk_gateway_pb2.EXECUTION_FLAG_OFF_LOT,
 }
 _FLAG_WORDS = {
     "unknown_order": "no order of this id was ever decided here",
     "overfill": "more was filled than is reserved for the order",
     "late": "the order had already ended",
     "in_snapshot": "the positions of a later snapshot hold it already; not booked again",
+    "off_lot": "it is no whole number of lots: counted as the whole lots that leave the larger position behind",
 }
 _UNITS = {
     Unit.EQUITY: "ratio",
@@ -70,6 +71,8 @@ _UNITS = {
     Unit.QUANTITY: "quantity",
     Unit.SECONDS: "seconds",
     Unit.ORDERS: "orders",
+    Unit.COUNT: "count",
+    Unit.RULE: "rule",
 }
 
 
@@ -109,10 +112,11 @@ def check_response(
     answer: Answer,
     state: AccountState,
     checks: "decision_pb2.Checks.ValueType",
-    approvals: Approvals,
+    approvals: Approvals | None,
     dry_run: bool,
 ) -> risk_gateway_pb2.CheckOrderResponse:
-    """The answer to one order. `state`: its account's, for what never changes of it and for the session."""
+    """The answer to one order. `state`: its account's, for what never changes of it and for the session. Without
+    `approvals` nothing is signed: who only reads of an approval may not send on it."""
     decided = answer.decided
     allowed = decided.action.allows
     response = risk_gateway_pb2.CheckOrderResponse(
@@ -137,14 +141,14 @@ def check_response(
         risk_model=decided.risk_model,
         session_date=state.session.date if state.session is not None else "",
         idempotency_horizon=duration(MEMORY_HORIZON_US),
-        true_reduction=any(check.reduction for check in decided.checks),
+        true_reduction=any(check.reduction and not check.shadow for check in decided.checks),
     )
     if answer.prior is not None:
         prior = decision_pb2.PriorDecision(approved=answer.prior.action.allows, sequence=answer.prior.seq)
         response.prior.CopyFrom(prior)
     if allowed and decided.expires_us is not None:
         response.valid_until.CopyFrom(timestamp(decided.expires_us))
-    if allowed and not dry_run:
+    if allowed and not dry_run and approvals is not None:
         response.approval = approvals.sign(
             Approval(decided.digest, decided.allowed_lots, decided.epoch, decided.expires_us)
         )
@@ -185,7 +189,28 @@ def check_result(check: Check, base_currency: str) -> decision_pb2.CheckResult:
         unevaluable=after is None,
         true_reduction=check.reduction,
         message=describe(check) if speaks else "",
+        shadow=check.shadow,
     )
+
+
+def headroom(found: Headroom, instrument: Instrument | None) -> risk_gateway_pb2.Headroom:
+    """`instrument`: None where the symbol is not registered."""
+    return risk_gateway_pb2.Headroom(
+        symbol=found.symbol,
+        max_buy_quantity=_sendable(found.buy.lots, instrument),
+        max_sell_quantity=_sendable(found.sell.lots, instrument),
+        binding_measure=found.buy.binding,
+        binding_sell_measure=found.sell.binding,
+        buy_reason=_REASONS[found.buy.reason],
+        sell_reason=_REASONS[found.sell.reason],
+    )
+
+
+def _sendable(lots: int, instrument: Instrument | None) -> float:
+    """Lots as a quantity that an order may have on the wire."""
+    if instrument is None:
+        return 0.0
+    return min(lots, int(NUMBER_MAX // instrument.lot_size)) * instrument.lot_size
 
 
 # --- orders and executions -------------------------------------------------------------------------------------------
@@ -216,7 +241,7 @@ def open_order(state: AccountState, order: OpenOrder, now_us: int) -> order_pb2.
 def _order_state(order: OpenOrder, now_us: int) -> "order_pb2.OpenOrderState.ValueType":
     if order.cancel_requested:
         return order_pb2.OPEN_ORDER_STATE_CANCEL_REQUESTED
-    if order.filled:
+    if order.filled and order.working:
         return order_pb2.OPEN_ORDER_STATE_PARTIAL
     if order.working:
         return order_pb2.OPEN_ORDER_STATE_WORKING
@@ -297,44 +322,6 @@ def latch_change(
     )
 
 
-# --- limits ----------------------------------------------------------------------------------------------------------
-
-
-def limit(row: Limit) -> limit_pb2.Limit:
-    unit = row.unit or MEASURES[row.measure].units[0]
-    return limit_pb2.Limit(
-        measure=row.measure,
-        scope=row.scope.value,
-        match=row.match,
-        account=row.account,
-        limit=row.limit,
-        warn=row.warn,
-        unit="seconds" if unit is Unit.SECONDS else unit.value,
-        action=_LIMIT_ACTIONS[row.action],
-        window=duration(int(row.window_s * 1_000_000)) if unit is Unit.ORDERS else None,
-        halt_state=_STATES[row.halt_state.trading_state]
-        if row.action is LimitAction.HALT
-        else control_pb2.TRADING_STATE_UNSPECIFIED,
-        mode=limit_pb2.LIMIT_MODE_ENFORCED,
-        open_orders_excluded=not row.open_orders,
-    )
-
-
-def limits_response(limits: LimitSet, account: str, epoch: int) -> risk_admin_pb2.GetLimitsResponse:
-    """The rows that hold for `account`, or all; with the shares in the limits of the firm."""
-    rows = limits.rows_for(account) if account else limits.armed_rows
-    allocations = [
-        limit_pb2.Allocation(measure=row.measure, account=name, share=share)
-        for row in rows
-        if row.scope is ScopeKind.FIRM
-        for name, share in sorted(row.allocation.items())
-        if account in ("", name)
-    ]
-    return risk_admin_pb2.GetLimitsResponse(
-        limit_set=limits.hash, limits=[limit(row) for row in rows], stop_epoch=epoch, allocations=allocations
-    )
-
-
 # --- reconciliation --------------------------------------------------------------------------------------------------
 
 
@@ -394,3 +381,128 @@ def _order_differences(
             recorded=recorded,
             reported=reported,
         )
+
+
+# --- what was decided, to be read ------------------------------------------------------------------------------------
+
+
+def recent_decision(state: AccountState, recent: RecentDecision) -> account_pb2.RecentDecision:
+    """A decision as a line of history, in units of the instrument."""
+    order, allowed = recent.order, 0.0
+    if recent.allowed_lots:
+        reduced = recent.action is Action.REDUCE
+        allowed = recent.allowed_lots * state.listed[order.symbol].lot_size if reduced else order.quantity
+    return account_pb2.RecentDecision(
+        sequence=recent.seq,
+        decide_time=timestamp(recent.time_us),
+        client_order_id=order.client_order_id,
+        strategy=order.strategy,
+        symbol=order.symbol,
+        side=order_pb2.Side.Value(f"SIDE_{order.side.name}"),
+        quantity=order.quantity,
+        limit_price=order.limit_price,
+        stop_price=order.stop_price,
+        action=_ACTIONS[recent.action],
+        allowed_quantity=allowed,
+        reason=_REASONS[recent.reason],
+        message=recent.message,
+        stop_epoch=recent.epoch,
+    )
+
+
+def asked_order(order: Order) -> order_pb2.Order:
+    """An order as it was asked for."""
+    message = order_pb2.Order(
+        account=order.account,
+        strategy=order.strategy,
+        client_order_id=order.client_order_id,
+        symbol=order.symbol,
+        side=order_pb2.Side.Value(f"SIDE_{order.side.name}"),
+        quantity=order.quantity,
+        order_type=_ORDER_TYPES[order.order_type],
+        limit_price=order.limit_price,
+        stop_price=order.stop_price,
+        time_in_force=order_pb2.TimeInForce.Value(f"TIME_IN_FORCE_{order.time_in_force.name}"),
+        reduce_only=order.reduce_only,
+        replaces_client_order_id=order.replaces_client_order_id,
+        algo_id=order.algo_id,
+        trader_id=order.trader_id,
+        desk_id=order.desk_id,
+        client_id=order.client_id,
+        venue=order.venue,
+    )
+    if order.valid_for_us is not None:
+        message.valid_for.CopyFrom(duration(order.valid_for_us))
+    return message
+
+
+# --- alerts ----------------------------------------------------------------------------------------------------------
+
+
+def escalation_alert(account: str, escalation: Escalation) -> risk_gateway_pb2.Alert:
+    """An instruction that nobody answered or carried out in time, or that can't be done."""
+    return risk_gateway_pb2.Alert(
+        alert_id=f"escalated {escalation.instruction_id}",
+        kind="instruction_unanswered",
+        severity=risk_gateway_pb2.SEVERITY_CRITICAL,
+        account=account,
+        message=escalation.message,
+        sequence=escalation.seq,
+        alert_time=timestamp(escalation.time_us),
+    )
+
+
+def grade_alert(report: RiskReport, use: LimitUse) -> risk_gateway_pb2.Alert:
+    """A limit whose use has climbed to a grade of its bound."""
+    past = use.status is UseStatus.BREACHED
+    value = "not known now" if use.value is None else f"{use.value:,.6g} {use.unit}"
+    return risk_gateway_pb2.Alert(
+        alert_id=f"grade {report.account} {use.measure} {use.scope} {use.limit:g} {use.grade:g}",
+        kind="limit_grade",
+        severity=risk_gateway_pb2.SEVERITY_CRITICAL if past and use.hard else risk_gateway_pb2.SEVERITY_WARNING,
+        account=report.account,
+        scope=use.scope,
+        message=f"{use.measure} of {use.scope} has reached {use.grade:.0%} of its limit {use.limit:,.6g}: "
+        f"it is {value}",
+        sequence=report.seq,
+        alert_time=timestamp(report.time_us),
+    )
+
+
+def suspect_alert(account: str, order: OpenOrder, lot_size: float, now_us: int) -> risk_gateway_pb2.Alert:
+    """An approval that nobody reported, past its validity or its session."""
+    side = "buy" if order.sign > 0 else "sell"
+    return risk_gateway_pb2.Alert(
+        alert_id=f"suspect {account} {order.client_order_id}",
+        kind="order_suspect",
+        severity=risk_gateway_pb2.SEVERITY_WARNING,
+        account=account,
+        scope=f"symbol:{order.symbol}",
+        message=f"{order.client_order_id}, approved to {side} {order.leaves * lot_size:g} {order.symbol}, was never "
+        "reported and is past its time; it stays counted until it is reported, as NOT_SENT if it never left",
+        sequence=order.seq,
+        alert_time=timestamp(now_us),
+    )
+
+
+def unevaluable_alert(state: account_pb2.RiskState, use: limit_pb2.LimitUse) -> risk_gateway_pb2.Alert:
+    """A limit that can't be judged while orders work."""
+    return risk_gateway_pb2.Alert(
+        alert_id=f"unevaluable {state.account} {use.measure} {use.scope}",
+        kind="limit_unevaluable",
+        severity=risk_gateway_pb2.SEVERITY_WARNING,
+        account=state.account,
+        scope=use.scope,
+        message=f"{use.measure} of {use.scope} can't be evaluated while orders work, none is cancelled for it: "
+        f"{use.message}",
+        sequence=state.sequence,
+        alert_time=state.state_time,
+    )
+
+
+def shadow_counts(state: AccountState) -> list[account_pb2.ShadowCount]:
+    """What limits in shadow would have done."""
+    return [
+        account_pb2.ShadowCount(measure=measure, action=_ACTIONS[action], checks=checks)
+        for (measure, action), checks in sorted(state.shadow_by_action.items())
+    ]

@@ -13,11 +13,14 @@ from engine.report import RiskReport
 from engine.report import StressLoss as ReportedLoss
 from engine.utilisation import LimitUse, UseStatus, limit_uses
 from gateway.committer import Reading
+from gateway.rpc.convert.instructions import outstanding
 from gateway.rpc.convert.responses import (
     duration,
     known,
     latch_cause,
     open_order,
+    recent_decision,
+    shadow_counts,
     stop_cause,
     timestamp,
     trading_state,
@@ -74,6 +77,9 @@ def risk_state(reading: Reading, report: RiskReport | None) -> account_pb2.RiskS
         model_session_date=model.session_date.isoformat() if model is not None else "",
         session_open_equity=known(session.equity_open) if session is not None else None,
         session_flows=session.flows if session is not None else 0.0,
+        shadow_by_action=shadow_counts(state),
+        recent_decisions=[recent_decision(state, recent) for recent in state.recent],
+        instructions=outstanding(state),
     )
     if report is not None:
         message.report.CopyFrom(_report(report, state.base_currency))
@@ -125,7 +131,7 @@ def _positions(state: AccountState, instruments: InstrumentSet, now_us: int) -> 
     opened: dict[tuple[str, str], list[int]] = {}
     for order in state.orders.values():
         sides = opened.setdefault((order.strategy, order.symbol), [0, 0])
-        sides[0 if order.sign > 0 else 1] += order.leaves
+        sides[0 if order.sign > 0 else 1] += order.counted
     held = {key for key, holding in state.holdings.items() if holding.lots}
     for strategy, symbol in sorted(held | opened.keys()):
         buys, sells = opened.get((strategy, symbol), (0, 0))
@@ -172,7 +178,7 @@ def _limit_use(use: LimitUse, base_currency: str) -> limit_pb2.LimitUse:
         unevaluable=use.status is UseStatus.UNEVALUABLE,
         message=use.note,
         hard=use.hard,
-        mode=limit_pb2.LIMIT_MODE_ENFORCED,
+        mode=limit_pb2.LIMIT_MODE_SHADOW if use.shadow else limit_pb2.LIMIT_MODE_ENFORCED,
     )
 
 
@@ -188,6 +194,8 @@ def _counters(state: AccountState, report: RiskReport | None) -> account_pb2.Cou
         active_breaches=report.active_breaches if report is not None else 0,
         passive_breaches=report.passive_breaches if report is not None else 0,
         fills=len(state.executions),
+        instructions_outstanding=len(state.instructions),
+        instructions_escalated=state.escalated_count,
     )
 
 

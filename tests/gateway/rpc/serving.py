@@ -3,7 +3,9 @@
 Only builders and the running of servers live here. Everything is ended with the test.
 """
 
+import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from gateway.rpc.caller import Callers, Known
 from gateway.rpc.convert.responses import timestamp
 from gateway.rpc.server import Server, control_server, gateway_server
 from gateway.stopping import Stopper
+from gateway.tasks import ended
 from riskgateway.v1 import (
     account_pb2,
     instrument_pb2,
@@ -28,12 +31,15 @@ from riskgateway.v1 import (
     risk_admin_pb2,
     risk_admin_pb2_grpc,
     risk_analytics_pb2_grpc,
+    risk_gateway_pb2,
     risk_gateway_pb2_grpc,
 )
 
 ACCOUNT = "ALPHA"
 KEY = b"k" * 32
 QUICK = Pace(heartbeat_s=0.05, interval_s=0.0)
+UNHURRIED = Pace(heartbeat_s=0.5, interval_s=0.0)
+"""A busy account leaves no gap as long as its heartbeat."""
 LIMITS = LimitSet(
     (
         Limit("order_quantity", ScopeKind.SYMBOL, 1_000.0),
@@ -110,6 +116,21 @@ def opening(account: str) -> risk_admin_pb2.ReportAccountEventRequest:
         base_currency="USD", cash=[account_pb2.CashBalance(currency="USD", amount=1_000_000.0)]
     )
     return risk_admin_pb2.ReportAccountEventRequest(account=account, event_id="opening", account_opened=opened)
+
+
+@contextlib.asynccontextmanager
+async def busy(gateway: Served) -> AsyncIterator[None]:
+    """ACCOUNT changes all the time: there is no second without news."""
+
+    async def trade() -> None:
+        for number in itertools.count():
+            await gateway.gateway.CheckOrder(risk_gateway_pb2.CheckOrderRequest(order=order(f"busy {number}", 1e6)))
+
+    trading = asyncio.create_task(trade())
+    try:
+        yield
+    finally:
+        await ended([trading])
 
 
 def instrument(symbol: str, lot_size: float = 1.0) -> instrument_pb2.Instrument:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from engine.order import digest_of
 from gateway.rpc.approval import Approval, Approvals
 from gateway.rpc.caller import ROLES, Callers, Denied, Unauthenticated, is_local, known
 from gateway.rpc.convert.requests import order_of
@@ -72,7 +71,7 @@ def test_only_an_operator_outranks_others() -> None:
 
 def test_an_approval_holds_for_its_order_quantity_epoch_and_time() -> None:
     approvals = Approvals(b"k" * 32)
-    digest = digest_of(order_of(risk_gateway_pb2.CheckOrderRequest(order=order("A"))))
+    digest = order_of(risk_gateway_pb2.CheckOrderRequest(order=order("A"))).digest
     token = approvals.sign(Approval(digest, 100, 7, 1_000))
 
     assert approvals.verify(token, digest, 100, 7, 1_000) is None

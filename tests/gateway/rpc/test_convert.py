@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.control import Scope, TradingState
 from engine.facts import Quote
+from engine.instrument import MarketPhase
 from engine.order import Action, Order, OrderType, Reason, Side
 from gateway.rpc.convert import requests, responses
 from gateway.rpc.convert.form import Invalid
@@ -245,6 +246,25 @@ def test_a_mark_is_the_mid_else_the_last_else_the_one_side() -> None:
     assert [quote.mark for quote in made if isinstance(quote, Quote)] == [1.5, 9.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("number", "phase"), [(0, MarketPhase.UNKNOWN), (3, MarketPhase.CONTINUOUS), (6, MarketPhase.CLOSED)]
+)
+def test_a_mark_carries_the_phase_of_its_market(number: int, phase: MarketPhase) -> None:
+    mark = instrument_pb2.Mark(symbol="A", last=1.0, mark_time=responses.timestamp(NOW_US))
+    mark.phase = number  # type: ignore[assignment]
+
+    quote = requests.quote_of(mark, NOW_US)
+
+    assert isinstance(quote, Quote) and quote.phase is phase
+
+
+def test_a_phase_of_a_newer_contract_is_refused_and_not_guessed() -> None:
+    mark = instrument_pb2.Mark(symbol="A", last=1.0, mark_time=responses.timestamp(NOW_US))
+    mark.phase = 7  # type: ignore[assignment]
+
+    assert requests.quote_of(mark, NOW_US) == "phase: expected one of the enum's named values, got unknown value 7"
+
+
 def test_a_quote_is_no_younger_than_its_arrival() -> None:
     ahead = responses.timestamp(NOW_US + 500_000)
 
@@ -257,6 +277,9 @@ def test_enums_of_the_engine_and_of_the_contract_agree() -> None:
     assert {f"REASON_{r.name}": r.value for r in Reason} == {
         name: number for name, number in decision_pb2.Reason.items() if number
     }
+    assert [name for name, number in decision_pb2.Reason.items() if number] == [f"REASON_{r.name}" for r in Reason]
+    phases = {phase.name.replace("UNKNOWN", "UNSPECIFIED"): phase.value for phase in MarketPhase}
+    assert {f"MARKET_PHASE_{name}": value for name, value in phases.items()} == dict(instrument_pb2.MarketPhase.items())
     assert {f"ACTION_{a.name}": a.value for a in Action} == {
         name: number for name, number in decision_pb2.Action.items() if number
     }

@@ -34,10 +34,6 @@ METHODS = {
     for method in service.methods
 }
 LATER = {
-    "/riskgateway.v1.RiskGateway/CheckOrderStream",
-    "/riskgateway.v1.RiskGateway/GetHeadroom",
-    "/riskgateway.v1.RiskGateway/StreamInstructions",
-    "/riskgateway.v1.RiskAdmin/UpdateLimits",
     "/riskgateway.v1.RiskAdmin/ListEvents",
     "/riskgateway.v1.RiskAdmin/UpsertEvent",
     *(path for path in METHODS if "RiskAnalytics" in path),
@@ -101,13 +97,17 @@ async def test_the_control_port_serves_control_and_the_gateways_port_orders(gate
 ALLOWED = {
     "/riskgateway.v1.RiskGateway/CheckOrder": {"trader"},
     "/riskgateway.v1.RiskGateway/CheckOrders": {"trader"},
+    "/riskgateway.v1.RiskGateway/CheckOrderStream": {"trader"},
+    "/riskgateway.v1.RiskGateway/GetHeadroom": {"trader", "execution", "feed", "operator", "viewer"},
     "/riskgateway.v1.RiskGateway/ReportExecution": {"execution"},
     "/riskgateway.v1.RiskGateway/StopAll": {"operator"},
     "/riskgateway.v1.RiskGateway/Resume": {"operator"},
     "/riskgateway.v1.RiskGateway/GetRiskState": {"trader", "execution", "feed", "operator", "viewer"},
     "/riskgateway.v1.RiskGateway/StreamRiskState": {"trader", "execution", "feed", "operator", "viewer"},
+    "/riskgateway.v1.RiskGateway/StreamInstructions": {"execution"},
     "/riskgateway.v1.RiskAdmin/PublishMarks": {"feed"},
     "/riskgateway.v1.RiskAdmin/GetLimits": {"trader", "execution", "feed", "operator", "viewer"},
+    "/riskgateway.v1.RiskAdmin/UpdateLimits": {"operator"},
     "/riskgateway.v1.RiskAdmin/ReconcilePositions": {"operator"},
     "/riskgateway.v1.RiskAdmin/RegisterInstruments": {"operator"},
     "/riskgateway.v1.RiskAdmin/ReportAccountEvent": {"operator"},

@@ -211,7 +211,7 @@ async def test_a_stop_halts_lists_what_may_still_fill_and_a_resume_lifts_it(gate
 
     assert (stop.acknowledged_partitions, stop.trading_state) == (64, control_pb2.TRADING_STATE_HALTED)
     assert [o.client_order_id for o in stop.open_orders] == ["A"]
-    assert len(stop.warnings) == 1 and "flatten" in stop.warnings[0]
+    assert (list(stop.flatten_orders), list(stop.warnings)) == ([], [])
     assert (refused.action, refused.reason) == (decision_pb2.ACTION_HALT, decision_pb2.REASON_TRADING_HALTED)
     assert again.reason == decision_pb2.REASON_SUPERSEDED_BY_STOP
     assert (again.prior.approved, again.prior.sequence) == (True, approved.sequence)
@@ -305,6 +305,25 @@ async def test_a_reconciliation_tells_the_differences_once(gateway: Served, cont
         (risk_admin_pb2.DIFFERENCE_KIND_CASH, "USD", 1_000_000.0, 997_000.0),
     ]
     assert list(again.differences) == []
+
+
+async def test_an_order_of_the_brokers_beyond_what_can_be_counted_is_refused(gateway: Served, control: Served) -> None:
+    """One that the gateway does not know: it would be counted from here on."""
+    found = risk_admin_pb2.ReportedOrder(
+        client_order_id="theirs", leaves_quantity=1e14, symbol="AAPL", side=order_pb2.SIDE_BUY
+    )
+    request = risk_admin_pb2.ReconcilePositionsRequest(
+        account=ACCOUNT,
+        open_orders=[found],
+        has_open_orders=True,
+        snapshot_time=timestamp(gateway.backend.accounts.clock.now_us()),
+    )
+
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await control.admin.ReconcilePositions(request)
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "open_orders.leaves_quantity" in (refused.value.details() or "")
 
 
 async def test_account_events_are_recorded_once(gateway: Served, control: Served) -> None:

@@ -4,25 +4,23 @@ Prices are a small made history; the store is the memory log, its clock turned b
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
-from datetime import date, datetime, time, timedelta
+from collections.abc import AsyncIterator
+from datetime import date, datetime, time
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import pytest
 
 from engine.facts import Quote
 from engine.limits import Limit, ScopeKind
 from engine.order import Action, Reason
-from engine.report import RiskReport, decode_report
-from engine.risk.history import PriceHistory
+from engine.report import decode_report
 from engine.risk.scenarios import SIX_SCENARIOS
 from gateway.log.memory import MemoryLog
 from gateway.registry import register
 from gateway.worker.model_builder import ModelBuilder, ModelSettings
-from gateway.worker.worker import SessionRoll, Worker
+from gateway.worker.worker import SessionRoll
 from tests.gateway.log.conflicting import EveryKthConflicts
+from tests.gateway.worker.running import model_of, prices, report_of, working
 from tests.gateway.world import (
     ACCOUNT,
     SESSION,
@@ -39,17 +37,7 @@ from tests.gateway.world import (
 )
 
 NEW_YORK = ZoneInfo("America/New_York")
-DAYS = 320
 VAR = Limit("var_95", ScopeKind.ACCOUNT, 1e9)
-
-
-def prices() -> PriceHistory:
-    """Closes of AAA and BBB on the weekdays up to the session, AAA moving twice as much."""
-    last = date.fromisoformat(SESSION)
-    days = [last - timedelta(days=back) for back in range(3 * DAYS, 0, -1)]
-    days = [day for day in days if day.weekday() < 5][-DAYS:] + [last + timedelta(days=i) for i in range(3)]
-    moves = np.random.default_rng(7).normal(0.0, 0.01, (len(days), 1)) * np.array([2.0, 1.0])
-    return PriceHistory(tuple(days), ("AAA", "BBB"), 100.0 * np.exp(np.cumsum(moves, axis=0)))
 
 
 @pytest.fixture
@@ -57,42 +45,6 @@ async def world(memory_log: MemoryLog, store_clock: list[int]) -> AsyncIterator[
     async with world_on(memory_log, lambda: store_clock[0]) as world:
         await world.arm(limits(VAR))
         yield world
-
-
-@contextlib.asynccontextmanager
-async def working(
-    world: World, roll: SessionRoll | None = None, refresh_s: float = 3600.0, builder: ModelBuilder | None = None
-) -> AsyncIterator[Worker]:
-    """Ends with an error if the worker did before."""
-    builder = builder or ModelBuilder(prices(), ModelSettings(lookback_days=260, unmapped="zero"))
-    worker = Worker(world.log, await world.clock(), builder, refresh_s, roll)
-    running = asyncio.create_task(worker.run())
-    try:
-        yield worker
-        assert not running.done()
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await worker.aclose()
-
-
-async def model_of(gateway: Gateway, session_date: str) -> None:
-    """Until the gateway decides with the model of a session."""
-    with gateway.accounts.subscribe(()) as subscription:
-        async with asyncio.timeout(20):
-            while (model := gateway.accounts.model) is None or model.session_date.isoformat() != session_date:
-                await subscription.next(1.0)
-
-
-async def report_of(gateway: Gateway, fits: Callable[[RiskReport], bool]) -> RiskReport:
-    """The first report on the account that fits."""
-    with gateway.accounts.subscribe([ACCOUNT]) as subscription:
-        async with asyncio.timeout(20):
-            while True:
-                encoded = gateway.accounts.report(ACCOUNT)
-                if encoded is not None and fits(found := decode_report(encoded)):
-                    return found
-                await subscription.next(1.0)
 
 
 # -- the model
@@ -278,6 +230,24 @@ async def test_a_report_of_another_release_is_replaced(world: World) -> None:
 
     encoded = gateway.accounts.report(ACCOUNT)
     assert encoded is not None and decode_report(encoded).equity == 1_000_000.0
+
+
+async def test_the_grade_of_a_limit_is_in_the_report_and_outlives_the_worker(world: World) -> None:
+    """83 % of 1,200, then 78.3: still the grade that it was, for a worker that has just started too."""
+    await world.arm(limits(Limit("gross_exposure", ScopeKind.ACCOUNT, 1_200.0)))
+    gateway = await world.open()
+    async with working(world, refresh_s=0.01):
+        await gateway.check(buy("one", 10))
+        await report_of(gateway, lambda r: [use.grade for use in r.limits if use.measure == "gross_exposure"] == [0.8])
+        await world.mark("AAA", 94.0)
+        await gateway.check(buy("nudge", 10), dry_run=True)
+        before = await report_of(gateway, lambda r: r.gross == 940.0)
+
+    await gateway.check(buy("off the lot", 0.5))
+    async with working(world, refresh_s=0.01):
+        found = await report_of(gateway, lambda r: r.seq > before.seq)
+
+    assert [use.grade for use in found.limits if use.measure == "gross_exposure"] == [0.8]
 
 
 async def test_a_model_is_renewed_within_a_session_that_lasts(world: World, store_clock: list[int]) -> None:
