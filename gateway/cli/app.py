@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import typer
 
-from gateway.cli import accounts, configure, demo, operate, orders, serve
+from gateway.cli import accounts, configure, demo, headroom, limits, operate, orders, serve, watch
+from gateway.cli import log as log_tail
 from gateway.cli.exits import Failure
 
 app = typer.Typer(
@@ -23,21 +24,33 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("health")(operate.health)
 app.command("check")(orders.check)
+app.command("headroom")(headroom.headroom)
 app.command("report-fill")(orders.report_fill)
 app.command("stop")(operate.stop)
 app.command("resume")(operate.resume)
 app.command("status")(operate.status)
+app.command("watch")(watch.watch)
 app.command("open-account")(accounts.open_account)
 app.command("open-session")(accounts.open_session)
 app.command("register")(accounts.register)
 app.command("publish-mark")(accounts.publish_mark)
 app.command("reconcile")(accounts.reconcile)
 
+log = typer.Typer(help="Read accounts' logs from the store.", no_args_is_help=True)
+log.command("tail")(log_tail.tail)
+app.add_typer(log, name="log")
+
 config = typer.Typer(help="Write, check and describe the configuration file.", no_args_is_help=True)
 config.command("init")(configure.init)
 config.command("validate")(configure.validate)
+config.command("diff")(limits.diff)
 config.command("schema")(configure.schema)
 app.add_typer(config, name="config")
+
+limit_set = typer.Typer(help="Show the limits in force, and change them.", no_args_is_help=True)
+limit_set.command("show")(limits.show)
+limit_set.command("set")(limits.set_limits)
+app.add_typer(limit_set, name="limits")
 
 
 def run(argv: Sequence[str]) -> int:

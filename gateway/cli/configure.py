@@ -4,7 +4,6 @@
 who mistyped two keys wants to hear of both. Nothing is armed here.
 """
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -75,45 +74,18 @@ def schema() -> None:
 def findings_of(path: Path, environment: Mapping[str, str]) -> Findings:
     """Every problem of a file, settings first, then limits in the order of their rows."""
     from gateway.config import ConfigError, load
+    from gateway.machine import configured_limits, limit_problems
 
     try:
         settings = load(path, environment)
     except ConfigError as error:
         return Findings((*error.problems, *limit_problems(_rows_of(path), {})), (), None)
-    problems = limit_problems(settings.limit_rows, settings.limits.policy)
-    return Findings(problems, _warnings(settings) if not problems else (), settings)
-
-
-def limit_problems(rows: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> tuple[str, ...]:
-    """Every problem of limit rows and policy, each with its path; where there is none, those of the set as a whole."""
-    found = [problem for index, row in enumerate(rows) for problem in _row_problems(index, row)]
-    found += _set_problems((), policy)
-    return tuple(found or _set_problems(rows, policy))
-
-
-def _row_problems(index: int, row: Mapping[str, Any]) -> list[str]:
-    from engine.limits import Limit
-
-    known = Limit.__struct_fields__
-    unknown = [f"limit[{index}].{key}: unknown key{_nearest(key, known)}" for key in row if key not in known]
-    rest = {key: value for key, value in row.items() if key in known}
-    return unknown + [problem.replace("limit[0]", f"limit[{index}]", 1) for problem in _set_problems((rest,), {})]
-
-
-def _set_problems(rows: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> list[str]:
-    from engine.limits import LimitError, check_rows, limit_set_from
-    from engine.measures import MEASURES
-
     try:
-        check_rows(limit_set_from(rows, policy), MEASURES)
-    except LimitError as error:
-        return [str(error)]
-    return []
-
-
-def _nearest(key: str, known: Sequence[str]) -> str:
-    found = difflib.get_close_matches(key, known, n=1)
-    return f", did you mean {found[0]!r}?" if found else f", expected one of {', '.join(known)}"
+        configured_limits(settings)
+    except ConfigError as error:
+        named = "" if error.source == "limits" else f"{error.source}: "
+        return Findings(tuple(f"{named}{problem}" for problem in error.problems), (), settings)
+    return Findings((), warnings_of(settings.limit_rows), settings)
 
 
 def _rows_of(path: Path) -> list[dict[str, Any]]:
@@ -125,11 +97,12 @@ def _rows_of(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
-def _warnings(settings: "Settings") -> tuple[str, ...]:
+def warnings_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Where no size, value and position limit reaches an instrument, nothing trades in it: rarely what was meant."""
     from engine.measures import MEASURES
 
-    guarded = {MEASURES[row["measure"]].guards for row in settings.limit_rows}
+    acting = [row for row in rows if row.get("mode") != "shadow" and row.get("action") != "warn"]
+    guarded = {MEASURES[row["measure"]].guards for row in acting}
     return tuple(
         f"no limit on {shape}, so nothing can trade: add a row with measure = {measure!r}, or preset = 'balanced'"
         for shape, measure in SHAPE.items()

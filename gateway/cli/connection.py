@@ -6,7 +6,8 @@ The one place of the command line that makes channels and stubs, sends the token
 
 from __future__ import annotations  # grpc's callables are generic for type checkers only
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -18,7 +19,7 @@ from grpc_status import rpc_status
 
 from gateway.cli.exits import ExitCode, Failure
 from gateway.cli.screen import note
-from riskgateway.v1 import risk_admin_pb2_grpc, risk_gateway_pb2_grpc
+from riskgateway.v1 import risk_admin_pb2_grpc, risk_gateway_pb2, risk_gateway_pb2_grpc
 
 CALL_TIMEOUT_S = 5.0
 """Well over the server's own default of 1 s, so that its answer, and not our patience, says what went wrong."""
@@ -29,6 +30,10 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # a proxy set for the web would swallow even loopback
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),  # a risk state may list thousands of orders
 )
+
+STREAM_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+"""A new channel then really connects anew, at once, and not when the back-off of an earlier one ends."""
+SILENCE_S = 5.0
 
 EXIT_CODES = {
     grpc.StatusCode.INVALID_ARGUMENT: ExitCode.MALFORMED,
@@ -49,11 +54,12 @@ OUTCOME_UNKNOWN = (ExitCode.UNAVAILABLE, ExitCode.TRY_AGAIN, ExitCode.DEFECT)
 HINTS = {
     grpc.StatusCode.ALREADY_EXISTS: "An id stands for one order for ever: choose another with --id.",
     grpc.StatusCode.NOT_FOUND: "Open it with: risk-gateway open-account NAME --cash 1000000",
+    grpc.StatusCode.ABORTED: "Somebody else changed it meanwhile. Look at it again: risk-gateway limits show.",
     grpc.StatusCode.DEADLINE_EXCEEDED: "The outcome is unknown. Repeat it with the same ids to find out.",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "Repeat it in a moment, with the same ids.",
     grpc.StatusCode.UNAUTHENTICATED: "Put the caller's token in RISK_GATEWAY_TOKEN.",
     grpc.StatusCode.PERMISSION_DENIED: "Use the token of a caller with that role, in RISK_GATEWAY_TOKEN.",
-    grpc.StatusCode.UNIMPLEMENTED: "Is it a gateway of this release that answers there?",
+    grpc.StatusCode.UNIMPLEMENTED: "Is it the other port, or a gateway of another release, that answers there?",
 }
 NOBODY_LISTENS = "failed to connect to all addresses"  # how gRPC's core says so; no code or field tells it apart
 
@@ -97,6 +103,35 @@ def connected(address: str, token: str) -> Iterator[Connection]:
             )
         except grpc.RpcError as error:
             raise failure_of(error, address) from error
+
+
+async def risk_state_updates(
+    address: str, token: str, accounts: Sequence[str]
+) -> AsyncGenerator[risk_gateway_pb2.RiskStateUpdate, None]:
+    """What StreamRiskState sends, on a channel of its own, until the server ends it. Close it when done.
+
+    Raises Failure where the stream breaks, and where nothing is heard of it for SILENCE_S: it has a heartbeat each
+    second, so a connection that is silent longer is dead, whatever it looks like.
+    """
+    _check_address(address)
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    async with grpc.aio.insecure_channel(address, options=STREAM_OPTIONS) as channel:
+        stub: risk_gateway_pb2_grpc.RiskGatewayAsyncStub = risk_gateway_pb2_grpc.RiskGatewayStub(channel)
+        request = risk_gateway_pb2.StreamRiskStateRequest(accounts=accounts)
+        call = stub.StreamRiskState(request, metadata=metadata)
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    update = await call.read()
+                if not isinstance(update, risk_gateway_pb2.RiskStateUpdate):
+                    return  # the end of the stream
+                yield update
+        except grpc.RpcError as error:
+            raise failure_of(error, address) from error
+        except TimeoutError as error:
+            raise Failure(f"{address} fell silent for {SILENCE_S:g} s", ExitCode.UNAVAILABLE) from error
+        finally:
+            call.cancel()
 
 
 def serving_status(address: str, token: str) -> str:

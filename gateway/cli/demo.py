@@ -28,6 +28,8 @@ from gateway.cli.serve import DATA_DIR
 from gateway.lifeline import LIFELINE_FD, READY_FD, READY_LINE
 
 if TYPE_CHECKING:
+    from gateway.demo.agents import MakeAgent
+    from gateway.demo.own import AgentError
     from gateway.demo.summary import Summary
 
 HOST = "127.0.0.1"
@@ -44,20 +46,30 @@ class Addresses:
     gateway: str
     control: str
 
-    def commands(self, account: str) -> list[str]:
+    def commands(self, account: str, data_dir: Path) -> list[str]:
         """What to try, each naming the ports it needs where they are not the usual ones."""
         gateway = "" if self.gateway == GATEWAY_ADDRESS else f" --address {self.gateway}"
         control = "" if self.control == CONTROL_ADDRESS else f" --control {self.control}"
         return [
             f"check AAPL buy 10 --account {account} --explain{gateway}",
             f"check AAPL buy 5000 --account {account}{gateway}",
-            f"status --account {account}{gateway}",
+            f"watch{gateway}",
+            f"log tail {account} --data-dir {data_dir}",
             f"stop --reason 'trying it'{control}{gateway}",
             f"resume --reason 'tried it'{control}",
         ]
 
 
 def demo(
+    agents: Annotated[
+        str,
+        typer.Option(
+            "--agents",
+            metavar="MODULE:CLASS[,…]",
+            help="Your own instead; with momentum, reversion, longshort beside them. See docs/your-own-agent.md.",
+            show_default=False,
+        ),
+    ] = "",
     exit_after: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="End so long after the summary; without: Ctrl-C.", min=0)
     ] = None,
@@ -67,23 +79,42 @@ def demo(
     gateway_port: Annotated[int, typer.Option(help="Port for orders; 0: any free one.")] = GATEWAY_PORT,
     control_port: Annotated[int, typer.Option(help="Port for stops and limits; 0: any free one.")] = CONTROL_PORT,
 ) -> None:
-    """Play three agents through the crash of 2020. Every order is checked; then it stays up to be tried."""
+    """Play three agents, or your own, through the crash of 2020. Each order is checked; it stays up to be tried."""
     from gateway.cli.screen import console, note
 
+    played = _agents(agents)
     signal.signal(signal.SIGTERM, _end_on_signal)
     gateway, control = (_port(wanted) for wanted in (gateway_port, control_port))
     addresses = Addresses(f"{HOST}:{gateway}", f"{HOST}:{control}")
     note(f"Starting a private store, control, worker and gateway on {data_dir}; logs in {data_dir / 'logs'}.")
     with _serving(data_dir, gateway, control):
-        summary = _played(addresses, data_dir, seed)
+        summary = _played(addresses, data_dir, seed, played)
         summary.print(console())
         if exit_after != 0:
-            _stay(addresses, summary, exit_after)
+            _stay(addresses, data_dir, summary, exit_after)
     raise typer.Exit(ExitCode.OK if summary.sound else ExitCode.DEFECT)
 
 
 def _end_on_signal(_: int, __: FrameType | None) -> NoReturn:
     raise SystemExit(ExitCode.TERMINATED)
+
+
+def _agents(text: str) -> "Sequence[MakeAgent]":
+    """The agents to be played; own ones are found from the current folder on, as `python` finds modules."""
+    from gateway.demo.agents import AGENTS
+    from gateway.demo.own import AgentError, agents_named
+
+    if not text:
+        return tuple(AGENTS.values())
+    sys.path.insert(0, os.getcwd())
+    try:
+        return agents_named(text)
+    except AgentError as error:
+        raise _unplayable(error) from error
+
+
+def _unplayable(error: "AgentError") -> Failure:
+    return Failure(str(error), ExitCode.USAGE, error.trace, hint="How an agent looks: docs/your-own-agent.md")
 
 
 def _port(wanted: int) -> int:
@@ -160,9 +191,10 @@ def _drain(server: subprocess.Popen[bytes]) -> None:
 # What is played on it
 
 
-def _played(addresses: Addresses, data_dir: Path, seed: int) -> "Summary":
+def _played(addresses: Addresses, data_dir: Path, seed: int, agents: "Sequence[MakeAgent]") -> "Summary":
     from gateway.cli.screen import console
     from gateway.demo.client import DemoError
+    from gateway.demo.own import AgentError
     from gateway.demo.recount import recount
     from gateway.demo.run import DemoPlan, run_demo
     from gateway.embedded import running_socket
@@ -186,21 +218,24 @@ def _played(addresses: Addresses, data_dir: Path, seed: int) -> "Summary":
         run_id=f"{datetime.now():%m%d-%H%M%S}",
         now_us=_now_us,
         recount=active_breaches,
+        agents=agents,
     )
     try:
         return asyncio.run(playing)
+    except AgentError as error:
+        raise _unplayable(error) from error
     except DemoError as error:
         raise Failure(f"the demo broke off: {error}", ExitCode.DEFECT, hint=f"Logs: {data_dir / 'logs'}") from error
 
 
-def _stay(addresses: Addresses, summary: "Summary", exit_after_s: float | None) -> None:
+def _stay(addresses: Addresses, data_dir: Path, summary: "Summary", exit_after_s: float | None) -> None:
     """Until Ctrl-C, which ends it well, or until the time is up. Marks are kept fresh meanwhile."""
     from gateway.cli.screen import note
     from gateway.demo.client import DemoError
     from gateway.demo.run import DemoPlan, keep_market_open
 
     note(f"\nThe gateway stays up: orders {addresses.gateway}, control {addresses.control}. From another shell:")
-    for command in addresses.commands(summary.accounts[0]):
+    for command in addresses.commands(summary.accounts[0], data_dir):
         note(f"  risk-gateway {command}")
     note("Ctrl-C ends it." if exit_after_s is None else f"It ends in {exit_after_s:g} s, or by Ctrl-C.")
 

@@ -10,6 +10,8 @@ import enum
 class ExitCode(enum.IntEnum):
     OK = 0
     """Done; of `check`: ALLOW or WARN, the order may be sent as asked."""
+    DIFFERENT = 1
+    """Of `config diff`: the two are not the same."""
     USAGE = 2
     """Options or arguments make no sense."""
     REDUCED = 10
@@ -24,6 +26,8 @@ class ExitCode(enum.IntEnum):
     """Nobody answers, or the gateway can't serve."""
     DEFECT = 70
     """The gateway failed, or can't do this yet."""
+    DAMAGED = 74
+    """The store's own records contradict each other."""
     TRY_AGAIN = 75
     """Too slow or too busy. The outcome may be unknown; the same ids may be sent again."""
     NOT_PERMITTED = 77

@@ -81,14 +81,16 @@ def percent(ratio: float | None) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """A value of a check in its unit: "quantity", "orders", "seconds", "ratio" or a currency code."""
+    """A value of a check in its unit: "quantity", "orders", "count", "rule", "seconds", "ratio" or a currency code."""
     if unit == "ratio":
         return percent(value)
     if unit == "seconds":
         return f"{value:,.3g} s"
     if unit == "orders":
         return f"{value:,.10g} orders"
-    return quantity(value) if unit in ("quantity", "") else money(value, unit)
+    if unit == "rule":
+        return "violated" if value > 0 else "kept"
+    return quantity(value) if unit in ("quantity", "count", "") else money(value, unit)
 
 
 def age(span: Duration) -> str:
@@ -106,6 +108,11 @@ def age(span: Duration) -> str:
 def moment(time: Timestamp) -> str:
     """UTC, to the millisecond."""
     return time.ToDatetime().isoformat(sep=" ", timespec="milliseconds") + " UTC"
+
+
+def clock_time(time: Timestamp) -> str:
+    """UTC, to the second, without the day."""
+    return time.ToDatetime().strftime("%H:%M:%S")
 
 
 def scope_name(scope: control_pb2.Scope) -> str:
@@ -130,16 +137,16 @@ def side_name(side: order_pb2.Side.ValueType) -> str:
     return order_pb2.Side.Name(side).removeprefix("SIDE_").replace("_", " ")
 
 
-def _signed(sign: tuple[str, str], words: str) -> Text:
+def signed(sign: tuple[str, str], words: str) -> Text:
     return Text(f"{sign[0]} {words}", style=sign[1])
 
 
-def _action(action: decision_pb2.Action.ValueType) -> Text:
-    return _signed(ACTION_SIGNS.get(action, UNKNOWN_SIGN), action_name(action))
+def action_text(action: decision_pb2.Action.ValueType) -> Text:
+    return signed(ACTION_SIGNS.get(action, UNKNOWN_SIGN), action_name(action))
 
 
-def _state(state: control_pb2.TradingState.ValueType) -> Text:
-    return _signed(STATE_SIGNS.get(state, UNKNOWN_SIGN), state_name(state))
+def state_text(state: control_pb2.TradingState.ValueType) -> Text:
+    return signed(STATE_SIGNS.get(state, UNKNOWN_SIGN), state_name(state))
 
 
 # Verdicts
@@ -147,7 +154,7 @@ def _state(state: control_pb2.TradingState.ValueType) -> Text:
 
 def verdict_line(response: risk_gateway_pb2.CheckOrderResponse, order: order_pb2.Order) -> Text:
     """The verdict in one line: action, order, what may be sent, why, and the id to go on with."""
-    line = _action(response.action)
+    line = action_text(response.action)
     line.append(f"  {order_words(order)}", style="bold")
     if response.action == decision_pb2.ACTION_REDUCE:
         line.append(f" · send {quantity(response.allowed_quantity)}", style="bold")
@@ -165,6 +172,25 @@ def order_words(order: order_pb2.Order) -> str:
     stop = f" stop {order.stop_price:,.10g}" if order.HasField("stop_price") else ""
     holder = f"{order.account}/{order.strategy}" if order.strategy else order.account
     return f"{side_name(order.side)} {quantity(order.quantity)} {order.symbol}{price}{stop} for {holder}"
+
+
+def recent_line(recent: account_pb2.RecentDecision, holder: str = "") -> Text:
+    """A past decision in one line: when, action, order, what was approved if less, why. `holder`: for whom, if not
+    plain from where it stands."""
+    line = Text(f"{clock_time(recent.decide_time)}  ", style="dim")
+    line.append_text(action_text(recent.action))
+    price = f" limit {recent.limit_price:,.10g}" if recent.HasField("limit_price") else ""
+    stop = f" stop {recent.stop_price:,.10g}" if recent.HasField("stop_price") else ""
+    strategy = f" for {recent.strategy}" if recent.strategy else ""
+    whose = f" for {holder}" if holder else strategy
+    line.append(f"  {side_name(recent.side)} {quantity(recent.quantity)} {recent.symbol}{price}{stop}{whose}")
+    if recent.action == decision_pb2.ACTION_REDUCE:
+        line.append(f" · send {quantity(recent.allowed_quantity)}", style="bold")
+    if recent.reason not in (decision_pb2.REASON_NONE, decision_pb2.REASON_UNSPECIFIED):
+        line.append(f" · {reason_name(recent.reason)}")
+    if recent.message:
+        line.append(f" · {recent.message}")
+    return line
 
 
 def _identity(response: risk_gateway_pb2.CheckOrderResponse) -> str:
@@ -188,7 +214,7 @@ def verdict_tree(response: risk_gateway_pb2.CheckOrderResponse, order: order_pb2
 
 
 def _check_line(check: decision_pb2.CheckResult) -> Text:
-    line = _action(check.action)
+    line = action_text(check.action)
     line.append(f"  {check.measure}", style="bold")
     line.append(f" @ {check.scope}: {_movement(check)}")
     for words in _circumstances(check):
@@ -245,7 +271,7 @@ def stopped(
     response: risk_gateway_pb2.StopAllResponse, scope: control_pb2.Scope, served_by: str, order_limit: int = 50
 ) -> Group:
     """What was stopped, what may still fill, and how it is lifted."""
-    head = _state(response.trading_state)
+    head = state_text(response.trading_state)
     head.append(f"  {scope_name(scope)}", style="bold")
     head.append(f" · epoch {response.stop_epoch}, {response.acknowledged_partitions} partitions acknowledged")
     head.append(f" · {moment(response.stop_time)} · by {served_by}", style="dim")
@@ -279,18 +305,18 @@ def _flatten_table(orders: Sequence[risk_gateway_pb2.FlattenOrder]) -> Table:
 
 def resumed(response: risk_gateway_pb2.ResumeResponse, scope: control_pb2.Scope) -> Group:
     """What is in force after a resume, and why if it is not all that was asked for."""
-    head = _state(response.trading_state)
+    head = state_text(response.trading_state)
     head.append(f"  {scope_name(scope)}", style="bold")
     head.append(f" · epoch {response.stop_epoch}, {response.acknowledged_partitions} partitions acknowledged")
     head.append(f" · {moment(response.resume_time)}", style="dim")
     if not response.causes:
         return Group(head)
-    return Group(head, Text("Still in force:", style="bold"), *map(_cause_line, response.causes))
+    return Group(head, Text("Still in force:", style="bold"), *map(cause_line, response.causes))
 
 
-def _cause_line(cause: control_pb2.TradingStateCause) -> Text:
+def cause_line(cause: control_pb2.TradingStateCause) -> Text:
     line = Text("  ")
-    line.append_text(_state(cause.state))
+    line.append_text(state_text(cause.state))
     line.append(f"  {scope_name(cause.scope)}")
     line.append(f" · {cause.reason or 'no reason given'} · by {cause.actor or 'unknown'}")
     when = f" · {moment(cause.set_time)}" if cause.HasField("set_time") else f" · record {cause.sequence}"
@@ -310,12 +336,13 @@ def risk_state(state: account_pb2.RiskState) -> Group:
     """An account on one screen, what matters most first: may it trade, what is it worth, how close are the limits."""
     return Group(
         _trading_head(state),
-        *map(_cause_line, state.causes),
+        *map(cause_line, state.causes),
         Text(),
         _worth(state),
         Text(),
         _limits(state),
         _open_orders(state),
+        _decisions(state),
         _positions(state),
         _report(state),
         Text(_state_basis(state), style="dim"),
@@ -323,7 +350,7 @@ def risk_state(state: account_pb2.RiskState) -> Group:
 
 
 def _trading_head(state: account_pb2.RiskState) -> Text:
-    head = _state(state.trading_state)
+    head = state_text(state.trading_state)
     head.append(f"  {state.account}", style="bold")
     head.append(f" · session {state.session_date}" if state.session_date else " · no session is open: nothing opens")
     return head
@@ -370,14 +397,19 @@ def _limits(state: account_pb2.RiskState) -> RenderableType:
 
 
 def _limit_row(use: limit_pb2.LimitUse, state: account_pb2.RiskState) -> list[Text]:
+    figures = (both_ways(figure(use, field), use.unit, state) for field in ("value", "limit", "headroom"))
+    used = Text(percent(figure(use, "utilization")))
+    return [Text(use.measure), Text(use.scope), limit_status(use), *map(Text, figures), used]
+
+
+def limit_status(use: limit_pb2.LimitUse) -> Text:
+    """How a limit stands: sign and name."""
     status = limit_pb2.LimitStatus.Name(use.status).removeprefix("LIMIT_STATUS_").lower()
     shadow = " (shadow)" if use.mode == limit_pb2.LIMIT_MODE_SHADOW else ""
-    figures = (_both_ways(figure(use, field), use.unit, state) for field in ("value", "limit", "headroom"))
-    sign = _signed(STATUS_SIGNS.get(use.status, UNKNOWN_SIGN), status + shadow)
-    return [Text(use.measure), Text(use.scope), sign, *map(Text, figures), Text(percent(figure(use, "utilization")))]
+    return signed(STATUS_SIGNS.get(use.status, UNKNOWN_SIGN), status + shadow)
 
 
-def _both_ways(value: float | None, unit: str, state: account_pb2.RiskState) -> str:
+def both_ways(value: float | None, unit: str, state: account_pb2.RiskState) -> str:
     """A share of equity in money too, and money as a share of equity, as far as equity is known."""
     if value is None:
         return MISSING
@@ -406,6 +438,13 @@ def open_order_table(orders: Iterable[order_pb2.OpenOrder]) -> Table:
         cells = (order.account, order.strategy or MISSING, order.client_order_id, words, stands)
         table.add_row(*map(Text, cells), Text(quantity(order.leaves_quantity)))
     return table
+
+
+def _decisions(state: account_pb2.RiskState, most: int = 5) -> RenderableType:
+    if not state.recent_decisions:
+        return Text("No order was decided yet.")
+    latest = list(state.recent_decisions)[: -most - 1 : -1]
+    return Group(Text("Latest decisions", style="italic"), *map(recent_line, latest))
 
 
 def _positions(state: account_pb2.RiskState) -> RenderableType:
@@ -460,7 +499,14 @@ def _state_basis(state: account_pb2.RiskState) -> str:
     )
     breaches = f"breaches: {counts.active_breaches} active, {counts.passive_breaches} passive"
     stamp = f"version {state.sequence}, epoch {state.stop_epoch}, {moment(state.state_time)}"
-    return f"{decided} · {breaches} · {stamp}"
+    return f"{decided} · {breaches} · {_in_shadow(state)}{stamp}"
+
+
+def _in_shadow(state: account_pb2.RiskState) -> str:
+    """What limits in shadow would have done; nothing where there are none."""
+    counts = (f"{one.measure} {action_name(one.action)} {one.checks}" for one in state.shadow_by_action)
+    said = ", ".join(counts)
+    return f"in shadow: {said} · " if said else ""
 
 
 # Facts
@@ -499,4 +545,4 @@ def differences(response: risk_admin_pb2.ReconcilePositionsResponse) -> Renderab
 def health_line(name: str, address: str, status: str) -> Text:
     """One port's health; SERVING is well."""
     sign = ("✔", "green") if status == "SERVING" else ("✖", "red")
-    return _signed(sign, f"{name:<8} {address}  {status.lower().replace('_', ' ')}")
+    return signed(sign, f"{name:<8} {address}  {status.lower().replace('_', ' ')}")

@@ -75,7 +75,7 @@ def _run_role(role: Role, config: Path | None, data_dir: Path | None, environmen
     if store_url is None:
         raise Failure(f"the {role} alone has no store to work on", ExitCode.CONFIG, hint="Give --redis-url and --tier.")
     try:
-        return run_role(role, settings, data_dir, store_url, environment)
+        return run_role(role, settings, data_dir, store_url, environment, config)
     except ConfigError as error:
         raise unusable(error) from error
     except StoreError as error:

@@ -12,7 +12,8 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.instrument import AssetClass, Instrument
-from gateway.demo.broker import PaperBroker, Report, ReportKind, Ticket
+from gateway.demo.broker import PaperBroker, Report, ReportKind
+from gateway.demo.desk import Asked
 from riskgateway.v1 import (
     account_pb2,
     control_pb2,
@@ -42,6 +43,8 @@ RETRIED = frozenset(
 """The outcome is unknown or the server busy: the same request again, under the same id, finds out."""
 
 CURRENCY = "USD"
+REPORTS_MAX = 500
+"""What one call of ReportExecution takes."""
 
 _KINDS = {
     ReportKind.WORKING: execution_pb2.EXECUTION_KIND_WORKING,
@@ -67,6 +70,10 @@ Answer = TypeVar("Answer")
 
 class DemoError(Exception):
     """The run can't go on; the message says at which step and what the server said."""
+
+
+class NotAnOrder(DemoError):
+    """The gateway makes no sense of an order: nothing was decided, and sent again it would be the same."""
 
 
 class Method(Protocol[RequestT, ResponseT]):
@@ -135,11 +142,11 @@ class Client:
             raise DemoError(f"PublishMarks: {answer.refused[0].symbol} refused: {answer.refused[0].message}")
 
     async def check(
-        self, account: str, strategy: str, ticket: Ticket, *, short: bool, probe: bool = False
+        self, account: str, strategy: str, asked: Asked, *, short: bool, probe: bool = False
     ) -> risk_gateway_pb2.CheckOrderResponse:
-        """Ask before trading. `probe`: only look, exactly, and reserve nothing."""
+        """Ask before trading. `probe`: only look, exactly, and reserve nothing. Raises NotAnOrder for what is none."""
         request = risk_gateway_pb2.CheckOrderRequest(
-            order=_order(account, strategy, ticket, short),
+            order=_order(account, strategy, asked, short),
             dry_run=probe,
             explain=probe,
             checks=decision_pb2.CHECKS_ALL if probe else decision_pb2.CHECKS_BINDING,
@@ -147,10 +154,10 @@ class Client:
         return await _asked("CheckOrder", self.gateway.CheckOrder, request)
 
     async def report(self, account: str, strategy: str, reports: Sequence[Report]) -> None:
-        """Report after trading, in the order given."""
-        if reports:
-            executions = [_execution(account, strategy, report) for report in reports]
-            request = risk_gateway_pb2.ReportExecutionRequest(executions=executions)
+        """Report after trading, in the order given, in as many calls as it takes."""
+        executions = [_execution(account, strategy, report) for report in reports]
+        for start in range(0, len(executions), REPORTS_MAX):
+            request = risk_gateway_pb2.ReportExecutionRequest(executions=executions[start : start + REPORTS_MAX])
             await _asked("ReportExecution", self.gateway.ReportExecution, request)
 
     async def stop_all(self, reason: str) -> risk_gateway_pb2.StopAllResponse:
@@ -194,6 +201,8 @@ async def _asked(name: str, method: Method[RequestT, Answer], request: RequestT)
         try:
             return await method(request, timeout=CALL_TIMEOUT_S, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                raise NotAnOrder(f"{name}: {error.code().name}: {error.details()}") from error
             if wait_s is None or error.code() not in RETRIED:
                 raise DemoError(f"{name}: {error.code().name}: {error.details()}") from error
         await asyncio.sleep(wait_s)
@@ -212,17 +221,18 @@ def _side(sign: int, *, short: bool) -> order_pb2.Side.ValueType:
     return order_pb2.SIDE_SELL_SHORT if short else order_pb2.SIDE_SELL
 
 
-def _order(account: str, strategy: str, ticket: Ticket, short: bool) -> order_pb2.Order:
-    resting = ticket.limit_price is not None
+def _order(account: str, strategy: str, asked: Asked, short: bool) -> order_pb2.Order:
+    order = asked.order
+    resting = order.limit_price is not None
     return order_pb2.Order(
         account=account,
         strategy=strategy,
-        client_order_id=ticket.client_order_id,
-        symbol=ticket.symbol,
-        side=_side(ticket.sign, short=short),
-        quantity=ticket.quantity,
+        client_order_id=asked.client_order_id,
+        symbol=order.symbol,
+        side=_side(order.sign, short=short),
+        quantity=order.shares,
         order_type=order_pb2.ORDER_TYPE_LIMIT if resting else order_pb2.ORDER_TYPE_MARKET,
-        limit_price=ticket.limit_price,
+        limit_price=order.limit_price,
         time_in_force=order_pb2.TIME_IN_FORCE_GTC if resting else order_pb2.TIME_IN_FORCE_DAY,
         algo_id=strategy,
     )

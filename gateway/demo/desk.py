@@ -1,26 +1,40 @@
-"""A desk: one agent with its account at the broker. Turns wanted weights into orders, and keeps the equity curve.
+"""A desk: one agent with its account at the broker. Asks it for orders, names them, and keeps the equity curve.
 
 The same desk trades in both arms of the demo, with the gateway and without: whoever runs it decides how much of each
-ticket reaches the broker. No clock, no network.
+order reaches the broker. No clock, no network.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from gateway.demo.agents import Agent, Style
+from gateway.demo.agents import Agent, Morning, Order, name_of
 from gateway.demo.broker import PaperBroker, Report, Ticket
+from gateway.demo.own import ask
 from gateway.demo.tape import Session, Tape
-
-TRADE_MIN = 0.015
-"""Smaller changes than this share of equity are left: they would cost more than they bring."""
 
 RESTING_SESSIONS_MAX = 3
 """A limit order that has not filled by then is cancelled."""
 
-RESTING_OFFSET = 0.003
-"""How far from the last close a limit order waits."""
+ID_CHARS = 100
+"""Short enough for the contract with what makes a second order in a symbol differ."""
 
-TICK = 0.01
+SHARES_MAX = 1e12
+"""No broker takes an order for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An agent's order under the id that it is asked, sent and reported by."""
+
+    client_order_id: str
+    order: Order
+
+    def ticket(self, shares: float) -> Ticket:
+        """What goes to the broker when so many shares of it may be sent, 1 or more."""
+        order = self.order
+        return Ticket(self.client_order_id, order.symbol, order.sign, round(shares), order.limit_price)
 
 
 @dataclass(slots=True)
@@ -34,6 +48,10 @@ class Desk:
     def __post_init__(self) -> None:
         self.curve.append(self.broker.cash)
 
+    @property
+    def name(self) -> str:
+        return name_of(self.agent)
+
     def stale_orders(self, session: Session) -> list[str]:
         """Open orders that have waited long enough."""
         return [
@@ -42,38 +60,39 @@ class Desk:
             if session.number - order.entered_number >= RESTING_SESSIONS_MAX and not order.cancel_requested
         ]
 
-    def tickets(self, tape: Tape, session: Session) -> list[Ticket]:
-        """The orders that lead from what is held and open to what the agent wants, those that reduce first."""
-        wanted = self.agent.weights(tape.known(session), session.number)
-        if wanted is None:
-            return []
-        prices = tape.opening(session)
-        equity = self.broker.equity(prices)
-        if equity <= 0:
-            return []
-        tickets = []
-        for symbol, weight in zip(tape.symbols, wanted.tolist(), strict=True):
-            held = self.broker.positions.get(symbol, 0) + self.broker.open_shares(symbol)
-            change = int(weight * equity / prices[symbol]) - held
-            if abs(change) * prices[symbol] >= TRADE_MIN * equity:
-                tickets.append(self._ticket(session, symbol, change, prices[symbol]))
-        return sorted(tickets, key=lambda ticket: not self.reduces(ticket))
+    def morning(self, tape: Tape, session: Session) -> Morning:
+        """What the agent is shown when the session opens."""
+        closes = tape.known(session).view()
+        closes.flags.writeable = False  # the other arm plays the same prices
+        broker = self.broker
+        open_shares = {symbol: broker.open_shares(symbol) for symbol in tape.symbols}
+        return Morning(
+            date=session.date,
+            number=session.number,
+            symbols=tape.symbols,
+            closes=closes,
+            positions=MappingProxyType(dict(broker.positions)),
+            open_shares=MappingProxyType({symbol: shares for symbol, shares in open_shares.items() if shares}),
+            cash=broker.cash,
+            equity=broker.equity(tape.opening(session)),
+        )
 
-    def _ticket(self, session: Session, symbol: str, change: int, price: float) -> Ticket:
-        """A symbol is ordered at most once a session, which makes the id unique in its account."""
-        sign = 1 if change > 0 else -1
-        ticket = Ticket(f"{session.date}-{symbol}", symbol, sign, abs(change))
-        if self.agent.style is Style.MARKET:
-            return ticket
-        return replace(ticket, limit_price=_on_tick(price * (1 - sign * RESTING_OFFSET)))
+    def asks(self, tape: Tape, session: Session) -> list[Asked]:
+        """What the agent wants of this session, each under an id of its own. Raises AgentError."""
+        asked: dict[str, Asked] = {}
+        for order in ask(self.agent, self.morning(tape, session)):
+            base = client_order_id = f"{session.date}-{order.symbol}"[:ID_CHARS]
+            again = 1
+            while client_order_id in asked:
+                again += 1
+                client_order_id = f"{base}-{again}"
+            asked[client_order_id] = Asked(client_order_id, order)
+        return list(asked.values())
 
-    def reduces(self, ticket: Ticket) -> bool:
-        return self.broker.positions.get(ticket.symbol, 0) * ticket.sign < 0
-
-    def sells_short(self, ticket: Ticket) -> bool:
+    def sells_short(self, order: Order) -> bool:
         """Whether a sell leads below zero, open orders counted."""
-        held = self.broker.positions.get(ticket.symbol, 0)
-        return ticket.sign < 0 and held - self.broker.open_sells(ticket.symbol) - ticket.quantity < 0
+        held = self.broker.positions.get(order.symbol, 0)
+        return order.sign < 0 and held - self.broker.open_sells(order.symbol) - order.shares < 0
 
     def close(self, tape: Tape, session: Session) -> list[Report]:
         """Run the session's close at the broker and mark the account at it."""
@@ -86,5 +105,8 @@ class Desk:
         return sum(shares * (closing[s] - opening[s]) for s, shares in self.broker.positions.items())
 
 
-def _on_tick(price: float) -> float:
-    return round(max(1, round(price / TICK)) * TICK, 2)
+def taken_by_any_broker(order: Order, symbols: tuple[str, ...]) -> bool:
+    """Whether it is an order at all: whole shares of something that is traded, at a price."""
+    whole = 1 <= order.shares <= SHARES_MAX and order.shares == math.floor(order.shares)
+    priced = order.limit_price is None or 0 < order.limit_price < math.inf
+    return whole and priced and order.symbol in symbols

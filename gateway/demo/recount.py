@@ -295,7 +295,7 @@ class _Auditor:
 
     def _order_value(self, record: Row) -> float:
         order, ledger = record["order"], self._ledger
-        mark, bid, ask, _ = ledger.quotes[order["symbol"]]
+        mark, bid, ask = ledger.quotes[order["symbol"]][:3]
         limit, stop = order.get("limit_price") or 0.0, order.get("stop_price") or 0.0
         listed = ledger.listed[order["symbol"]]
         if order["side"] == 1:

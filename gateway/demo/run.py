@@ -8,18 +8,18 @@ fill is reported. On one day an operator stops it all, reconciles and resumes. A
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 
 import grpc
 from rich.console import Console
 
 from engine.risk.history import PriceHistory
-from gateway.demo.agents import AGENTS, Agent
+from gateway.demo.agents import AGENTS, MakeAgent, Order, name_of
 from gateway.demo.backtest import ExceptionCount, Promise, count_exceptions
-from gateway.demo.broker import PaperBroker, Report, ReportKind, Ticket
-from gateway.demo.client import Client, DemoError
-from gateway.demo.desk import Desk
+from gateway.demo.broker import PaperBroker, Report, ReportKind
+from gateway.demo.client import Client, DemoError, NotAnOrder
+from gateway.demo.desk import Asked, Desk
 from gateway.demo.follow import RiskStates
 from gateway.demo.live import Moment, Screen, screen_on
 from gateway.demo.summary import Agreement, Arm, Comparison, StopStory, Summary, arm_of, compare, together
@@ -65,6 +65,8 @@ class Trading:
     """One agent's account at the gateway and its desk at the broker."""
 
     account: str
+    make: MakeAgent
+    """Another one of its agent, which remembers nothing of this run."""
     desk: Desk
     watch: Watch
     tally: Tally = field(default_factory=Tally)
@@ -74,7 +76,7 @@ class Trading:
 
     @property
     def strategy(self) -> str:
-        return self.desk.agent.name
+        return self.desk.name
 
 
 async def run_demo(
@@ -87,17 +89,18 @@ async def run_demo(
     now_us: Callable[[], int],
     recount: Recount,
     prices: PriceHistory | None = None,
-    agents: Sequence[Agent] = AGENTS,
+    agents: Sequence[MakeAgent] = tuple(AGENTS.values()),
 ) -> Summary:
     """Play the plan and sum it up; nothing of the summary is printed yet.
 
     `run_id` (up to 40 characters) names the new accounts, `now_us` stamps marks with microseconds since the epoch on a
-    clock near the store's. `prices` must hold the sample's stocks; by default they are the sample's. Raises DemoError
-    where a server refuses or falls silent, TapeError where prices are missing.
+    clock near the store's. `prices` must hold the sample's stocks; by default they are the sample's. `agents` are made
+    anew for each of the two runs. Raises DemoError where a server refuses or falls silent, TapeError where prices are
+    missing, AgentError where an agent's own code fails.
     """
     tape = tape_of(prices or sample_us_stocks(), plan.first, plan.last, plan.lookback_days)
     async with connected(gateway_target, control_target, now_us) as client:
-        run = DemoRun(client, tape, plan, [_trading(agent, plan, run_id) for agent in agents])
+        run = DemoRun(client, tape, plan, [_trading(make, plan, run_id) for make in agents])
         async with run.following():
             with screen_on(console) as screen:
                 await run.play(screen)
@@ -129,13 +132,14 @@ async def connected(gateway_target: str, control_target: str, now_us: Callable[[
         yield Client(gateway, control, now_us)
 
 
-def account_name(run_id: str, agent: Agent) -> str:
-    return f"DEMO-{run_id}-{agent.name.upper()}"
+def account_name(run_id: str, agent_name: str) -> str:
+    return f"DEMO-{run_id}-{agent_name.upper()}"
 
 
-def _trading(agent: Agent, plan: DemoPlan, run_id: str) -> Trading:
-    desk = Desk(agent, PaperBroker(agent.name, plan.cash, plan.seed))
-    return Trading(account_name(run_id, agent), desk, Watch(LIMIT_CONFIDENCE, plan.lookback_days))
+def _trading(make: MakeAgent, plan: DemoPlan, run_id: str) -> Trading:
+    agent = make()
+    desk = Desk(agent, PaperBroker(name_of(agent), plan.cash, plan.seed))
+    return Trading(account_name(run_id, desk.name), make, desk, Watch(LIMIT_CONFIDENCE, plan.lookback_days))
 
 
 class DemoRun:
@@ -172,7 +176,7 @@ class DemoRun:
     async def _play(self, session: Session, screen: Screen) -> None:
         await self._client.publish(self._tape.opening(session))
         await asyncio.gather(*(self._open(trading, session) for trading in self._tradings))
-        await asyncio.gather(*(self._trade(trading, session) for trading in self._tradings))
+        await asyncio.gather(*(self._trade(trading, session, screen) for trading in self._tradings))
         await self._client.publish(self._tape.closing(session))
         if session.date == self._plan.stop_on:
             self.stop = await self._stop_and_resume(session, screen)
@@ -190,24 +194,34 @@ class DemoRun:
             f"the risk model of session {day}",
         )
 
-    async def _trade(self, trading: Trading, session: Session) -> None:
+    async def _trade(self, trading: Trading, session: Session, screen: Screen) -> None:
         await self._take_promises(trading, session)
         desk, broker = trading.desk, trading.desk.broker
         cancels = [broker.request_cancel(client_order_id) for client_order_id in desk.stale_orders(session)]
         await self._client.report(trading.account, trading.strategy, cancels)
         entered = []
-        for ticket in desk.tickets(self._tape, session):
-            answer = await self._check(trading, ticket)
+        for asked in desk.asks(self._tape, session):
+            try:
+                answer = await self._check(trading, asked)
+            except NotAnOrder as refusal:
+                self._note_refusal(trading, session, screen, asked.order, str(refusal))
+                continue
             if answer.allowed:
-                sent = replace(ticket, quantity=round(answer.allowed_quantity))
-                entered.append(broker.enter(sent, session.number))
+                entered.append(broker.enter(asked.ticket(answer.allowed_quantity), session.number))
         await self._client.report(trading.account, trading.strategy, entered)
 
-    async def _check(self, trading: Trading, ticket: Ticket) -> risk_gateway_pb2.CheckOrderResponse:
-        short = trading.desk.sells_short(ticket)
-        answer = await self._client.check(trading.account, trading.strategy, ticket, short=short)
-        trading.tally.count(ticket.quantity, answer)
+    async def _check(self, trading: Trading, asked: Asked) -> risk_gateway_pb2.CheckOrderResponse:
+        short = trading.desk.sells_short(asked.order)
+        answer = await self._client.check(trading.account, trading.strategy, asked, short=short)
+        trading.tally.count(asked.order.shares, answer)
         return answer
+
+    @staticmethod
+    def _note_refusal(trading: Trading, session: Session, screen: Screen, order: Order, words: str) -> None:
+        """An agent's mistake is told when it first occurs, and counted from then on."""
+        if words not in trading.tally.not_orders:
+            screen.say(f"{session.date} {trading.strategy}: {order} is no order: {words}", "bold yellow")
+        trading.tally.not_orders[words] += 1
 
     async def _take_promises(self, trading: Trading, session: Session) -> None:
         """The VaR that the gateway itself judges by as the session opens, and what the same book then did."""
@@ -218,7 +232,7 @@ class DemoRun:
         opening = self._tape.opening(session)
         equity = broker.equity(opening)
         pnl = trading.desk.held_pnl(opening, self._tape.closing(session))
-        probe = Ticket(f"{session.date}-probe", self._tape.symbols[0], 1, PROBE_SHARES)
+        probe = Asked(f"{session.date}-probe", Order(self._tape.symbols[0], PROBE_SHARES))
         answer = await self._client.check(trading.account, trading.strategy, probe, short=False, probe=True)
         told = values_before(answer, equity)
         for confidence, measure in VAR_MEASURES.items():
@@ -276,11 +290,11 @@ class DemoRun:
         return sum(closing[s] / opening[s] - 1.0 for s in self._tape.symbols) / len(self._tape.symbols)
 
     async def _be_refused(self, trading: Trading, session: Session, screen: Screen) -> str:
-        ticket = Ticket(f"{session.date}-after-stop", self._tape.symbols[0], 1, AFTER_STOP_SHARES)
-        answer = await self._check(trading, ticket)
+        asked = Asked(f"{session.date}-after-stop", Order(self._tape.symbols[0], AFTER_STOP_SHARES))
+        answer = await self._check(trading, asked)
         if answer.action != decision_pb2.ACTION_HALT:
             raise DemoError(f"{trading.account}: an order was not refused after StopAll had returned: {answer.message}")
-        screen.say(f"    {trading.strategy}: buy {ticket.quantity} {ticket.symbol} → HALT, {answer.message}")
+        screen.say(f"    {trading.strategy}: buy {AFTER_STOP_SHARES} {asked.order.symbol} → HALT, {answer.message}")
         return answer.message
 
     async def _pull(self, trading: Trading, session: Session) -> list[Report]:
@@ -338,7 +352,7 @@ class DemoRun:
         for trading in self._tradings:
             controlled.append(arm_of(trading.desk, trading.watch.days_over(bound)))
             desk, watch = run_without_gateway(
-                trading.desk.agent,
+                trading.make(),
                 self._tape,
                 self._plan.cash,
                 self._plan.seed,

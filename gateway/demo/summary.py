@@ -149,8 +149,8 @@ class Summary:
         console.print(exceptions_table(self.exceptions))
         console.print(_agreement_line(self.agreement), highlight=False)
         console.print(decisions_table(self.tally))
-        for line in (*_stop_lines(self.stop), *_breach_lines(self)):
-            console.print(line, highlight=False)
+        for line in (*_not_order_lines(self.tally), *_stop_lines(self.stop), *_breach_lines(self)):
+            console.print(line, highlight=False, markup=False)
         console.print("To be read with it:", highlight=False)
         for note in NOTES:
             console.print(f"  - {note}", highlight=False)
@@ -279,6 +279,11 @@ def _agreement_line(agreement: Agreement) -> str:
         f"Recomputed here from the closes on {agreement.compared} account-days without open orders: the gateway's 99 % "
         f"VaR differs by at most {agreement.largest_gap:.1e} of equity."
     )
+
+
+def _not_order_lines(tally: Tally) -> list[str]:
+    counted = tally.not_orders.items()
+    return [f"{count} times no order at all, so nothing was decided: {words}" for words, count in counted]
 
 
 def _stop_lines(stop: StopStory | None) -> list[str]:

@@ -28,6 +28,8 @@ class Tally:
 
     decisions: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Keyed by (binding measure, action)."""
+    not_orders: Counter[str] = field(default_factory=Counter)
+    """What the gateway made no sense of, by its words: nothing was decided on those."""
     asked_shares: float = 0.0
     allowed_shares: float = 0.0
 
@@ -47,6 +49,7 @@ def merged(tallies: list[Tally]) -> Tally:
     total = Tally()
     for tally in tallies:
         total.decisions.update(tally.decisions)
+        total.not_orders.update(tally.not_orders)
         total.asked_shares += tally.asked_shares
         total.allowed_shares += tally.allowed_shares
     return total

@@ -5,10 +5,10 @@ The broker's draws are keyed by agent, order and session, so an order that both 
 
 from dataclasses import dataclass, field
 
-from gateway.demo.agents import Agent
+from gateway.demo.agents import Agent, name_of
 from gateway.demo.backtest import book_var
 from gateway.demo.broker import PaperBroker
-from gateway.demo.desk import Desk
+from gateway.demo.desk import Desk, taken_by_any_broker
 from gateway.demo.tape import Session, Tape
 
 
@@ -35,14 +35,16 @@ class Watch:
 def run_without_gateway(
     agent: Agent, tape: Tape, cash: float, seed: int, confidence: float, lookback_days: int
 ) -> tuple[Desk, Watch]:
-    """Play every session with each ticket sent to the broker in full."""
-    desk = Desk(agent, PaperBroker(agent.name, cash, seed))
+    """Play every session with each order sent to the broker in full, but for those that no broker would take. Raises
+    AgentError."""
+    desk = Desk(agent, PaperBroker(name_of(agent), cash, seed))
     watch = Watch(confidence, lookback_days)
     for session in tape.sessions:
         watch.take(desk, tape, session)
         for client_order_id in desk.stale_orders(session):
             desk.broker.request_cancel(client_order_id)
-        for ticket in desk.tickets(tape, session):
-            desk.broker.enter(ticket, session.number)
+        for asked in desk.asks(tape, session):
+            if taken_by_any_broker(asked.order, tape.symbols):
+                desk.broker.enter(asked.ticket(asked.order.shares), session.number)
         desk.close(tape, session)
     return desk, watch

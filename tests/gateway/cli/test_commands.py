@@ -94,6 +94,24 @@ class Gateway(risk_gateway_pb2_grpc.RiskGatewayServicer):
         self._desk.asked(request, context)
         return account_pb2.RiskState(account=request.account, base_currency="USD", equity=5.0)
 
+    def GetHeadroom(
+        self, request: risk_gateway_pb2.GetHeadroomRequest, context: grpc.ServicerContext
+    ) -> risk_gateway_pb2.GetHeadroomResponse:
+        self._desk.asked(request, context)
+        headrooms = [
+            risk_gateway_pb2.Headroom(
+                symbol=symbol,
+                max_buy_quantity=0.0,
+                max_sell_quantity=1_250.0,
+                binding_measure="var_99@account:ALPHA",
+                binding_sell_measure="position@symbol:" + symbol,
+                buy_reason=decision_pb2.REASON_MODEL_STALE,
+                sell_reason=decision_pb2.REASON_POSITION,
+            )
+            for symbol in request.symbols
+        ]
+        return risk_gateway_pb2.GetHeadroomResponse(headrooms=headrooms, account=request.account, sequence=9)
+
 
 class Admin(risk_admin_pb2_grpc.RiskAdminServicer):
     def __init__(self, desk: Desk) -> None:
@@ -405,6 +423,36 @@ def test_status_shows_the_account(desk: Desk, capsys: pytest.CaptureFixture[str]
     assert exit_code("status", "-a", "ALPHA", "--address", desk.address) == 0
 
     assert "5.00 USD" in capsys.readouterr().out
+
+
+def test_headroom_says_for_each_side_how_much_and_what_then_comes(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("headroom", "ALPHA", "AAPL", "[red]", "-s", "MOM", "--address", desk.address) == 0
+
+    assert desk.requests == [
+        risk_gateway_pb2.GetHeadroomRequest(account="ALPHA", strategy="MOM", symbols=["AAPL", "[red]"])
+    ]
+    said = capsys.readouterr().out
+    assert "Headroom of ALPHA/MOM · record 9" in said
+    row = next(line for line in said.splitlines() if "AAPL" in line)
+    assert row.split() == ["AAPL", "0", "var_99@account:ALPHA", "·", "MODEL_STALE", "1,250", "position@symbol:AAPL"]
+    assert "[red]" in said
+
+
+def test_headroom_of_an_account_without_positions_says_what_to_do(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("headroom", "ALPHA", "--address", desk.address) == 0
+
+    assert "name the symbols" in capsys.readouterr().out
+
+
+def test_headroom_as_json_is_the_message(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("headroom", "ALPHA", "AAPL", "--json", "--address", desk.address) == 0
+
+    (found,) = json.loads(capsys.readouterr().out)["headrooms"]
+    assert (found["max_buy_quantity"], found["buy_reason"]) == (0.0, "REASON_MODEL_STALE")
 
 
 def test_health_asks_both_ports(desk: Desk, nobody: str, capsys: pytest.CaptureFixture[str]) -> None:

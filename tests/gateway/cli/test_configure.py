@@ -67,7 +67,7 @@ def test_rows_that_contradict_each_other_are_told_once_each_row_is_right(config_
 
     problems = problems_of(config_file, row + row)
 
-    assert problems == ("limit[1]: same measure, scope, match, account and action as limit[0]",)
+    assert problems == ("limit[1]: same measure, scope, match, account, action and mode as limit[0]",)
 
 
 def test_a_policy_that_nobody_knows_is_a_problem(config_file: Path) -> None:
@@ -99,6 +99,29 @@ def test_a_problem_ends_with_the_code_of_a_bad_configuration(
 
     assert exit_code("config", "validate", str(config_file)) == 78
     assert "1 problem\n  mode: " in capsys.readouterr().err
+
+
+def test_a_set_in_shadow_is_checked_too(config_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "next.toml").write_text('[[limit]]\nmeasure = "leverge"\nscope = "account"\nlimit = 2.0\n')
+
+    (problem,) = problems_of(config_file, '[limits]\nshadow = "next.toml"\n')
+
+    assert problem.startswith(f"{tmp_path / 'next.toml'}: limit[0].measure: unknown measure 'leverge'")
+
+
+def test_a_set_in_shadow_has_none_of_its_own(config_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "next.toml").write_text('[limits]\nshadow = "risk-gateway.toml"\n')
+
+    (problem,) = problems_of(config_file, '[limits]\nshadow = "next.toml"\n')
+
+    assert "limits.shadow" in problem
+
+
+def test_rows_in_shadow_let_nothing_trade(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config_file.write_text('[[limit]]\nmeasure = "position"\nscope = "symbol"\nlimit = 100\nmode = "shadow"\n')
+
+    assert exit_code("config", "validate", str(config_file)) == 0
+    assert "no limit on position" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_a_problem_too(tmp_path: Path) -> None:

@@ -111,15 +111,19 @@ def test_a_demo_never_sees_a_store_that_is_set_for_real_work() -> None:
 
 
 def test_commands_shown_name_addresses_only_where_they_are_unusual() -> None:
-    assert not any("127.0.0.1" in line for line in Addresses("127.0.0.1:50051", "127.0.0.1:50052").commands("A"))
-    assert all("127.0.0.1:7" in line for line in Addresses("127.0.0.1:7001", "127.0.0.1:7002").commands("A"))
+    usual = Addresses("127.0.0.1:50051", "127.0.0.1:50052").commands("A", Path("data"))
+    other = Addresses("127.0.0.1:7001", "127.0.0.1:7002").commands("A", Path("data"))
+
+    assert not any("127.0.0.1" in line for line in usual)
+    assert all("127.0.0.1:7" in line or "--data-dir data" in line for line in other)
 
 
-def test_every_command_shown_can_be_typed() -> None:
+def test_every_command_shown_can_be_typed(tmp_path: Path) -> None:
     with socket.socket() as nobody:
         nobody.bind((LOOPBACK, 0))
         address = f"{LOOPBACK}:{nobody.getsockname()[1]}"
 
-        for command in Addresses(address, address).commands("ALPHA"):
-            yes = ["--yes"] if command.startswith("resume") else []
-            assert exit_code(*shlex.split(command), *yes) == 69, command  # nobody answers, and nothing worse
+        for command in Addresses(address, address).commands("ALPHA", tmp_path):
+            more = {"resume": ["--yes"], "watch": ["--once"]}.get(command.split()[0], [])
+            code = 2 if command.startswith("log") else 69
+            assert exit_code(*shlex.split(command), *more) == code, command  # nobody answers, and nothing worse

@@ -5,35 +5,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gateway.demo.agents import AGENTS, Agent, LongShort, MeanReversion, Momentum
+from gateway.demo.agents import AGENTS, LongShort, MakeAgent, MeanReversion, Momentum, Order
 from gateway.demo.broker import PaperBroker, Ticket
-from gateway.demo.desk import Desk
+from gateway.demo.desk import Asked, Desk
 from gateway.demo.twin import run_without_gateway
 from tests.gateway.demo.builders import HISTORY_DAYS, prices, tape
 
 
-def tickets_by_session(agent: Agent, moved_from: int | None) -> list[list[Ticket]]:
+def asked_by_session(make: MakeAgent, moved_from: int | None) -> list[list[Asked]]:
     """What the agent's desk asks for in each of 12 sessions, with all closes tripled from session `moved_from` on."""
     history = prices()
     closes = history.closes.copy()
     if moved_from is not None:
         closes[HISTORY_DAYS + 1 + moved_from :] *= np.linspace(1.0, 3.0, closes.shape[1])
     played = tape(replace(history, closes=closes))
-    desk = Desk(agent, PaperBroker(agent.name, 1e6, seed=1))
+    desk = Desk(make(), PaperBroker("agent", 1e6, seed=1))
     asked = []
     for session in played.sessions:
-        tickets = desk.tickets(played, session)
-        asked.append(tickets)
-        for ticket in tickets:
-            desk.broker.enter(ticket, session.number)
+        asks = desk.asks(played, session)
+        asked.append(asks)
+        for ask in asks:
+            desk.broker.enter(ask.ticket(ask.order.shares), session.number)
         desk.close(played, session)
     return asked
 
 
 @pytest.mark.parametrize("moved_from", [4, 5])
-@pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.name)
-def test_no_agent_sees_the_close_of_its_own_session_or_later(agent: Agent, moved_from: int) -> None:
-    as_it_was, with_another_future = tickets_by_session(agent, None), tickets_by_session(agent, moved_from)
+@pytest.mark.parametrize("make", AGENTS.values(), ids=AGENTS)
+def test_no_agent_sees_the_close_of_its_own_session_or_later(make: MakeAgent, moved_from: int) -> None:
+    as_it_was, with_another_future = asked_by_session(make, None), asked_by_session(make, moved_from)
 
     last_unaware = moved_from + 1
     assert as_it_was[:last_unaware] == with_another_future[:last_unaware]
@@ -41,13 +41,13 @@ def test_no_agent_sees_the_close_of_its_own_session_or_later(agent: Agent, moved
     assert any(as_it_was[:last_unaware])
 
 
-@pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.name)
-def test_a_run_is_the_same_for_the_same_seed(agent: Agent) -> None:
+@pytest.mark.parametrize("make", AGENTS.values(), ids=AGENTS)
+def test_a_run_is_the_same_for_the_same_seed(make: MakeAgent) -> None:
     played = tape(prices())
 
-    first, _ = run_without_gateway(agent, played, 1e6, 7, 0.99, HISTORY_DAYS)
-    again, _ = run_without_gateway(agent, played, 1e6, 7, 0.99, HISTORY_DAYS)
-    other, _ = run_without_gateway(agent, played, 1e6, 8, 0.99, HISTORY_DAYS)
+    first, _ = run_without_gateway(make(), played, 1e6, 7, 0.99, HISTORY_DAYS)
+    again, _ = run_without_gateway(make(), played, 1e6, 7, 0.99, HISTORY_DAYS)
+    other, _ = run_without_gateway(make(), played, 1e6, 8, 0.99, HISTORY_DAYS)
 
     assert first.curve == again.curve
     assert first.curve != other.curve
@@ -73,7 +73,7 @@ def test_mean_reversion_buys_what_fell_and_sells_what_rose() -> None:
     closes = np.full((20, 3), 100.0)
     closes[-1] = [90.0, 100.0, 110.0]
 
-    wanted = MeanReversion(deadband=1.0, weight_per_sigma=0.06, weight_max=0.18).weights(closes, 0)
+    wanted = MeanReversion(deadband=1.0, weight_per_sigma=0.06, weight_max=0.18).weights(closes)
 
     # a single jump of 10 in 20 days is 4.25 standard deviations from the average: the cap holds
     assert wanted == pytest.approx([0.18, 0.0, -0.18])
@@ -97,17 +97,17 @@ def test_orders_that_reduce_come_first_and_open_orders_count_as_held() -> None:
     played = tape(prices())
     desk = Desk(MeanReversion(), PaperBroker("reversion", 1e6, seed=1))
     session = played.sessions[0]
-    first = desk.tickets(played, session)
-    for ticket in first:
-        desk.broker.enter(ticket, session.number)
+    first = desk.asks(played, session)
+    for ask in first:
+        desk.broker.enter(ask.ticket(ask.order.shares), session.number)
 
     assert first
-    assert desk.tickets(played, session) == []
+    assert desk.asks(played, session) == []
 
     desk.broker.open.clear()
-    held = first[-1]
+    held = first[-1].order
     desk.broker.positions[held.symbol] = -held.sign * 1_000
-    assert desk.tickets(played, session)[0].symbol == held.symbol
+    assert desk.asks(played, session)[0].order.symbol == held.symbol
 
 
 def test_limit_orders_wait_on_the_better_side_of_the_last_close_and_on_the_tick() -> None:
@@ -115,10 +115,10 @@ def test_limit_orders_wait_on_the_better_side_of_the_last_close_and_on_the_tick(
     session = played.sessions[0]
     desk = Desk(MeanReversion(), PaperBroker("reversion", 1e6, seed=1))
 
-    for ticket in desk.tickets(played, session):
-        assert ticket.limit_price is not None
-        assert ticket.sign * (played.opening(session)[ticket.symbol] - ticket.limit_price) > 0
-        assert ticket.limit_price == round(ticket.limit_price, 2)
+    for order in (ask.order for ask in desk.asks(played, session)):
+        assert order.limit_price is not None
+        assert order.sign * (played.opening(session)[order.symbol] - order.limit_price) > 0
+        assert order.limit_price == round(order.limit_price, 2)
 
 
 @pytest.mark.parametrize(
@@ -131,4 +131,4 @@ def test_a_sell_that_leads_below_zero_is_marked_short(held: int, open_sell: int,
         broker.enter(Ticket("open", "S00", -1, open_sell, limit_price=99.0), 0)
     desk = Desk(MeanReversion(), broker)
 
-    assert desk.sells_short(Ticket("new", "S00", -1, sold)) is short
+    assert desk.sells_short(Order("S00", -sold)) is short

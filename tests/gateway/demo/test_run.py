@@ -16,13 +16,16 @@ from rich.console import Console
 from gateway.accounts import Accounts
 from gateway.clock import StoreClock
 from gateway.config import load
-from gateway.demo.client import DemoError
+from gateway.demo.agents import AGENTS, MakeAgent
+from gateway.demo.broker import Report, ReportKind
+from gateway.demo.client import REPORTS_MAX, DemoError
 from gateway.demo.recount import recount
 from gateway.demo.run import DemoPlan, connected, run_demo
 from gateway.demo.summary import Summary
 from gateway.log.redis import RedisLog
-from gateway.machine import limits_file_hash, limits_of
+from gateway.machine import configured_limits
 from gateway.market.prices import sample_us_stocks
+from gateway.market.sample import sample_instruments
 from gateway.registry import arm_limits
 from gateway.rpc.server import build_control, build_gateway
 from gateway.stopping import Stopper
@@ -52,8 +55,8 @@ async def served(log: RedisLog, sockets: Path) -> AsyncIterator[Targets]:
     """Gateway, control and worker as in the demo, each with its own view of the log, on unix sockets."""
     with resources.as_file(resources.files("gateway.demo") / "demo.toml") as path:
         settings = load(path, {})
-    limits = limits_of(settings)
-    await arm_limits(log, limits, limits_file_hash(limits))
+    configured = configured_limits(settings)
+    await arm_limits(log, configured.limits, configured.hash)
     clock, stopper = StoreClock(monotonic_us, await log.now_us()), Stopper(log)
     seen = [Accounts(log, clock), Accounts(log, clock)]
     for accounts in seen:
@@ -80,7 +83,13 @@ async def served(log: RedisLog, sockets: Path) -> AsyncIterator[Targets]:
             await accounts.aclose()
 
 
-async def played(log: RedisLog, targets: Targets, console: Console, run_id: str) -> Summary:
+async def played(
+    log: RedisLog,
+    targets: Targets,
+    console: Console,
+    run_id: str,
+    agents: Sequence[MakeAgent] = tuple(AGENTS.values()),
+) -> Summary:
     async def active(accounts: Sequence[str]) -> int:
         return len((await recount(log, list(accounts))).active)
 
@@ -92,6 +101,7 @@ async def played(log: RedisLog, targets: Targets, console: Console, run_id: str)
         run_id=run_id,
         now_us=wall_us,
         recount=active,
+        agents=agents,
     )
 
 
@@ -133,6 +143,19 @@ async def test_a_second_run_on_the_same_store_opens_new_accounts_and_decides_the
     assert not set(first.accounts) & set(second.accounts)
     assert first.tally == second.tally
     assert first.together == second.together
+
+
+async def test_more_reports_than_one_call_takes_are_told_in_several(valkey_log: RedisLog, tmp_path: Path) -> None:
+    reports = [Report(f"r{n}", f"o{n}", "AAPL", 1, ReportKind.CANCELLED, 0, 0) for n in range(2 * REPORTS_MAX + 1)]
+
+    async with served(valkey_log, tmp_path) as targets, connected(targets.gateway, targets.control, wall_us) as client:
+        await client.register([sample_instruments()["AAPL"]])
+        await client.open_account("BUSY", 1_000.0)
+        before = (await valkey_log.heads(["BUSY"]))["BUSY"].seq
+        await client.report("BUSY", "s", reports)
+        after = (await valkey_log.heads(["BUSY"]))["BUSY"].seq
+
+    assert after - before >= len(reports)
 
 
 async def test_a_name_that_is_taken_breaks_off_with_the_servers_reason(valkey_log: RedisLog, tmp_path: Path) -> None:
