@@ -82,8 +82,11 @@ class Desk:
         self.random = random
 
     def order(self, at: int) -> Order:
+        """As the committer hands it over: it has compared the order's digest with those of earlier ids."""
         symbol = HELD[at % len(HELD)]
-        return order(symbol, quantity=10.0, client_order_id=f"o{at}", strategy="rl", limit_price=100.0)
+        asked = order(symbol, quantity=10.0, client_order_id=f"o{at}", strategy="rl", limit_price=100.0)
+        assert asked.digest
+        return asked
 
     def moved(self) -> Valued:
         """A new mark for everything."""

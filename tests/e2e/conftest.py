@@ -17,7 +17,8 @@ from tests.e2e.machine import Machine
 
 MakeMachine = Callable[..., Machine]
 
-collect_ignore = [] if shutil.which("node") and shutil.which("npm") else ["test_node_client.py"]
+NODE_TESTS = ["test_node_client.py", "test_node_example.py"]
+collect_ignore = [] if shutil.which("node") and shutil.which("npm") else NODE_TESTS
 """The README's test command asks for no node; where there is none, there is nothing to say of it."""
 
 

@@ -76,6 +76,12 @@ class Ledger:
 
 async def read_ledger(machine: Machine, account: str) -> Ledger:
     """The account's whole log, its chain verified."""
+    encoded, _ = await read_encoded(machine, account)
+    return Ledger(account, [decode(record) for record in encoded])
+
+
+async def read_encoded(machine: Machine, account: str) -> tuple[list[bytes], Head]:
+    """The account's whole log as it was written, its chain verified, and where it ends."""
     log = RedisLog(machine.socket_path, socket_timeout_s=5.0)
     try:
         encoded: list[bytes] = []
@@ -87,7 +93,7 @@ async def read_ledger(machine: Machine, account: str) -> Ledger:
             head = head.extend(page.records)
             if not page.more:
                 assert head == page.head, "the chain does not lead to the head"
-                return Ledger(account, [decode(record) for record in encoded])
+                return encoded, head
     finally:
         await log.aclose()
 
@@ -112,14 +118,15 @@ async def read_terms(machine: Machine, account: str, record: Decided) -> Terms:
         for epoch, entry in await log.control_history(partition_of(account), 0, PAGE_RECORDS):
             if epoch <= record.epoch:
                 control = _changed(control, epoch, msgspec.json.decode(entry, type=_Change))
-        names = (record.limit_set, record.instrument_set, record.risk_model)
-        limits, instruments, model = [await log.get_blob(name) if name else None for name in names]
+        names = (record.limit_set, record.instrument_set, record.risk_model, record.shadow_set)
+        limits, instruments, model, shadow = [await log.get_blob(name) if name else None for name in names]
         assert limits is not None and instruments is not None, "a blob that the record names is gone"
         return Terms(
             control,
             LimitSet.decode(limits),
             InstrumentSet.decode(instruments),
             None if model is None else decode_model(model, record.risk_model),
+            None if shadow is None else LimitSet.decode(shadow),
         )
     finally:
         await log.aclose()

@@ -115,6 +115,16 @@ class Machine:
         await_serving(f"{HOST}:{port}", process)
         return f"{HOST}:{port}"
 
+    def add_control(self, data_dir: Path, store_socket: Path) -> str:
+        """One more control process, which reaches the store by a socket of its own; its address."""
+        (port,) = free_ports(1)
+        command = risk_gateway("serve", "--role", "control", "--config", str(self.config_path))
+        command += ["--data-dir", str(data_dir), "--control-port", str(port)]
+        process = self._spawn(command, {STORE_URL: f"unix://{store_socket}"})
+        self._others.append(process)
+        await_serving(f"{HOST}:{port}", process)
+        return f"{HOST}:{port}"
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of the command line, to its end."""
         return subprocess.run(

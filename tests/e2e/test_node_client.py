@@ -21,6 +21,8 @@ STEPS = (
     "bad input is INVALID_ARGUMENT and each wrong field is named; an unknown account is NOT_FOUND",
     "a stop needs no reason, refuses what comes after it, takes back what came before it, and is on the stream",
     "a resume needs a reason; after it orders pass again, and what was stopped stays void",
+    "headroom is what an order then gets, and one lot more does not",
+    "a stream of orders is answered in order, and ends at a malformed one with what came before it answered",
     "the account's state has counted it all",
 )
 

@@ -203,6 +203,58 @@ async function stopAndResume(states) {
   held("a resume needs a reason; after it orders pass again, and what was stopped stays void");
 }
 
+async function headroomIsWhatAnOrderGets() {
+  const told = await call(gateway, "GetHeadroom", { account: ACCOUNT, symbols: ["KO", "NOPE"] });
+  const [ko, nope] = told.headrooms;
+  assert.deepEqual([told.account, ko.symbol, nope.symbol], [ACCOUNT, "KO", "NOPE"]);
+  assert.ok(told.sequence > 0 && ko.max_sell_quantity > 0);
+  assert.match(ko.binding_sell_measure, /^[a-z_0-9]+@[a-z_]+:.+$/);
+  assert.deepEqual([nope.max_buy_quantity, nope.buy_reason], [0, "REASON_INSTRUMENT_UNKNOWN"]);
+  const market = { side: "SIDE_SELL", order_type: "ORDER_TYPE_MARKET" };
+  const dry = (quantity) => {
+    const { limit_price, ...asked } = order("KO", quantity, 0, market);
+    return call(gateway, "CheckOrder", { order: asked, dry_run: true });
+  };
+  const whole = await dry(ko.max_sell_quantity);
+  assert.deepEqual([whole.allowed, whole.allowed_quantity], [true, ko.max_sell_quantity], whole.message);
+  const more = await dry(ko.max_sell_quantity + 1);
+  assert.ok(more.allowed_quantity <= ko.max_sell_quantity);
+  assert.equal(more.reason, ko.sell_reason);
+  held("headroom is what an order then gets, and one lot more does not");
+}
+
+// Sends the orders and closes its half; the verdicts, and the error that ended the stream, if one did.
+function streamed(requests) {
+  return new Promise((resolve) => {
+    const stream = gateway.CheckOrderStream(new grpc.Metadata(), { deadline: deadline() });
+    const verdicts = [];
+    stream.on("data", (verdict) => verdicts.push(verdict));
+    stream.on("error", (error) => resolve({ verdicts, error }));
+    stream.on("end", () => resolve({ verdicts, error: null }));
+    for (const asked of requests) stream.write({ order: asked });
+    stream.end();
+  });
+}
+
+async function streamOfOrders() {
+  const sent = Array.from({ length: 20 }, () => order("AAPL", 1, 126, { side: "SIDE_SELL" }));
+  const { verdicts, error } = await streamed(sent);
+  assert.equal(error, null);
+  assert.deepEqual(
+    verdicts.map((verdict) => verdict.client_order_id),
+    sent.map((asked) => asked.client_order_id),
+  );
+  const bad = [order("AAPL", 1, 126), order("AAPL", Number.NaN, 126), order("AAPL", 1, 126)];
+  const ended = await streamed(bad);
+  assert.deepEqual(
+    ended.verdicts.map((verdict) => verdict.client_order_id),
+    [bad[0].client_order_id],
+  );
+  const { code, fields } = await refused(Promise.reject(ended.error));
+  assert.deepEqual([code, fields], [grpc.status.INVALID_ARGUMENT, ["requests[1].order.quantity"]]);
+  held("a stream of orders is answered in order, and ends at a malformed one with what came before it answered");
+}
+
 async function main() {
   await open();
   const states = follow();
@@ -213,6 +265,8 @@ async function main() {
   await sameIdSameAnswer();
   await badInput();
   await stopAndResume(states);
+  await headroomIsWhatAnOrderGets();
+  await streamOfOrders();
   const counted = await call(gateway, "GetRiskState", { account: ACCOUNT });
   assert.equal(counted.trading_state, "TRADING_STATE_ACTIVE");
   assert.equal(counted.counters.active_breaches, 0);
