@@ -106,11 +106,11 @@ def decide(state: AccountState, terms: Terms, order: Order, now_us: int) -> Deci
     if refusal is not None:
         return _refused(terms, order, now_us, refusal, instrument)
     replaced = _replaced(state, order, instrument) if order.replaces_client_order_id else NOTHING_REPLACED
-    cap = _reduce_only_cap(state, terms.control, order, lots, blocked, replaced)
+    cap = reduce_only_cap(state, terms.control, order, lots, blocked, replaced)
     if isinstance(cap, _Refusal):
         return _refused(terms, order, now_us, cap, instrument)
     case = Case(state, terms.instruments, terms.model, terms.limits.policy, now_us, order, instrument, cap, replaced)
-    verdict, allowed = _judge(case, resolved.limits), cap
+    verdict, allowed = judge(case, resolved.limits), cap
     if verdict.action > Action.WARN:
         verdict, allowed = _cut(case, resolved.limits, verdict)
     if cap < lots or verdict.action is Action.REDUCE:
@@ -242,7 +242,7 @@ def _guard(
         _guard_instrument(state, instrument)
         or _guard_terms(terms.limits.policy, order, instrument, lots)
         or _guard_replaced(state, order, lots)
-        or _guard_short(state, terms.limits.policy, order, instrument, lots)
+        or guard_short(state, terms.limits.policy, order, instrument, lots)
         or _guard_limits(instrument, resolved)
         or _guard_minima(state, terms.limits.policy, order, instrument, lots)
     )
@@ -316,7 +316,7 @@ def _replaced(state: AccountState, order: Order, instrument: Instrument) -> Repl
     return Replaced(replaced.filled_in_all, max(one.leaves for one in live))
 
 
-def _guard_short(
+def guard_short(
     state: AccountState, policy: Policy, order: Order, instrument: Instrument, lots: int
 ) -> _Refusal | None:
     """Long is what is left once every open sell has filled, not the position alone."""
@@ -362,7 +362,7 @@ def exit_room(state: AccountState, order: Order, instrument: Instrument) -> int:
     return max(_room(state, order, book, replaced) for book in ("", book_key(order.strategy)))
 
 
-def _reduce_only_cap(
+def reduce_only_cap(
     state: AccountState,
     control: Control,
     order: Order,
@@ -491,7 +491,7 @@ def _reaching(
     return tuple(Armed(row, MEASURES[row.measure], account, strategy, instrument, shadow) for row in rows)
 
 
-def _judge(case: Case, limits: Sequence[Armed]) -> Verdict:
+def judge(case: Case, limits: Sequence[Armed]) -> Verdict:
     """Read every limit for this size of the order."""
     checks: list[Check] = []
     breached: list[tuple[Armed, Check]] = []
@@ -669,7 +669,7 @@ def _largest(case: Case, limits: Sequence[Armed], verdict: Verdict) -> int:
         lots = min(lots - 1, verdict.fit + 1)
         if lots <= case.replaced.filled:
             return 0
-        verdict = _judge(case.resized(lots), limits)
+        verdict = judge(case.resized(lots), limits)
         if verdict.action <= Action.WARN:
             return lots
     return 0
@@ -678,7 +678,7 @@ def _largest(case: Case, limits: Sequence[Armed], verdict: Verdict) -> int:
 def _largest_exit(case: Case, limits: Sequence[Armed]) -> int:
     """The part that closes a position, where the limits allow it whole: what else they leave is too small to send."""
     room = min(case.lots, exit_room(case.state, case.order, case.instrument))
-    if room <= case.replaced.filled or _judge(case.resized(room), limits).action > Action.WARN:
+    if room <= case.replaced.filled or judge(case.resized(room), limits).action > Action.WARN:
         return 0
     return room
 

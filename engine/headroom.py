@@ -15,11 +15,11 @@ from engine.account import AccountState
 from engine.control import TradingState
 from engine.decide import (
     Terms,
-    _guard_short,
-    _judge,
-    _reduce_only_cap,
     armed_limits,
     decide,
+    guard_short,
+    judge,
+    reduce_only_cap,
     reduction_room,
     trading_state,
 )
@@ -131,12 +131,12 @@ def _most_at_all(asked: Asked, instrument: Instrument) -> int:
     what is left of it, else the largest order there is."""
     state, control, order = asked.state, asked.terms.control, asked.order
     most = LOTS_MAX
-    if _guard_short(state, asked.terms.limits.policy, order, instrument, most) is not None:
+    if guard_short(state, asked.terms.limits.policy, order, instrument, most) is not None:
         most = max(1, state.book.interval(state.slots[order.symbol])[0])
     blocked = trading_state(state, control, order.strategy, order.symbol)
     if blocked is TradingState.ACTIVE:
         return most
-    cap = _reduce_only_cap(state, control, order, most, blocked)
+    cap = reduce_only_cap(state, control, order, most, blocked)
     assert isinstance(cap, int), "some lots were allowed"
     return cap
 
@@ -161,9 +161,9 @@ def _most_by(case: Case, armed: Armed) -> int:
     that truly reduce, and they too are the smallest ones."""
 
     def passes(lots: int) -> bool:
-        return _judge(case.resized(lots), (armed,)).action <= Action.WARN
+        return judge(case.resized(lots), (armed,)).action <= Action.WARN
 
-    verdict = _judge(case, (armed,))
+    verdict = judge(case, (armed,))
     (check,) = verdict.checks
     passing = verdict.action <= Action.WARN
     if passing and not check.reduction:

@@ -23,6 +23,11 @@ STEPS = (
     "a resume needs a reason; after it orders pass again, and what was stopped stays void",
     "headroom is what an order then gets, and one lot more does not",
     "a stream of orders is answered in order, and ends at a malformed one with what came before it answered",
+    "a basket is one step; what became of it is reported, and reported twice it counts once",
+    "a stop asks for a cancel, which is acknowledged, followed and reported",
+    "limits change as a whole, against the set they were made from, and a wrong row is named",
+    "what the broker holds is taken, and each difference told",
+    "only the two calls for events answer UNIMPLEMENTED",
     "the account's state has counted it all",
 )
 
