@@ -139,7 +139,8 @@ def _is_newer(quote: Quote, prices: Prices, slot: int, now_us: int) -> bool:
     """A gateway that has heard less than the one before it must not write an older mark over a newer one. A mark from
     the future is from before the store's clock was set back, and gives way to any."""
     time_us = prices.time_us[slot]
-    differs = quote.mark != prices.mark[slot] or quote.phase != prices.phase[slot]
+    known = prices.mark[slot], prices.bid[slot], prices.ask[slot], prices.phase[slot]
+    differs = (quote.mark, quote.bid or 0.0, quote.ask or 0.0, quote.phase) != known
     newer = quote.time_us > time_us or (quote.time_us == time_us and differs)
     return bool(newer or (time_us > now_us + AHEAD_MAX_US and differs))
 

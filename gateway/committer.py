@@ -56,6 +56,9 @@ BATCH_MAX = 64
 QUEUE_MAX = 4096
 """Items waiting for one account: at 64 a batch and a millisecond each, over a second's delay is refused at once."""
 
+TURN_MAX_S = 0.1
+"""The longest that a winner waits for others, whatever the store's clock makes of its turn."""
+
 PATIENCE = 2
 """Races for the log that a batch may lose to others before it is halved, with each further one."""
 
@@ -305,7 +308,7 @@ class Committer:
         answered = await self._attempt(batch)
         if answered and self._lost_races:
             self._lost_races = 0
-            await asyncio.sleep((self._clock.now_us() - started_us) / 1_000_000)
+            await asyncio.sleep(min(TURN_MAX_S, (self._clock.now_us() - started_us) / 1_000_000))
         return answered
 
     async def _attempt(self, batch: list[Item]) -> bool:
@@ -459,11 +462,9 @@ class Committer:
             return answer
         try:
             page = await self._log.read(self.account, answer.seq - 1, 1)
-        except StoreUnavailable:
-            return answer
-        if isinstance(page, TooOld) or not page.records:
-            return answer
-        record = decode(page.records[0])
+            record = None if isinstance(page, TooOld) or not page.records else decode(page.records[0])
+        except (StoreError, PoisonRecord):
+            return answer  # what stands in memory is true all the same, and those behind it wait for their answers
         return Answer(record, answer.seq, replayed=True) if isinstance(record, Decided) else answer
 
     # --- catching up -----------------------------------------------------------------------------------------------

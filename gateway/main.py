@@ -37,6 +37,7 @@ from gateway.rpc.approval import Approvals
 from gateway.rpc.peers import Peers, others, reachable_host
 from gateway.rpc.server import Server, build_control, build_gateway
 from gateway.stopping import StopIncomplete, StopOutcome, Stopper, partitions_of
+from gateway.tasks import ended
 from gateway.worker.model_builder import ModelBuilder, ModelSettings
 from gateway.worker.worker import SessionRoll, Worker
 
@@ -156,8 +157,7 @@ async def _control(process: Process) -> None:
     try:
         await _serve(process, build_control, process.settings.server.control_port)
     finally:
-        following.cancel()
-        await asyncio.wait({following})
+        await ended([following])
     if not following.cancelled():
         following.result()
 
@@ -206,8 +206,7 @@ async def _worker(process: Process) -> None:
     if running.done():
         stopping.cancel()
         running.result()
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await ended([running])
     await worker.aclose()
 
 

@@ -75,8 +75,9 @@ async def _armed_instruments(log: AccountLog) -> tuple[list[str], InstrumentSet]
     merged = InstrumentSet()
     for name in names:
         blob = await log.get_blob(name)
-        if blob is not None:
-            merged = merged.with_added(InstrumentSet.decode(blob).instruments.values())
+        if blob is None:
+            raise StoreRefused(f"instrument set {name} that control names is not in the store: restore it first")
+        merged = merged.with_added(InstrumentSet.decode(blob).instruments.values())
     return names, merged
 
 

@@ -51,6 +51,7 @@ from tests.engine.builders import (
     future,
     limits,
     order,
+    quoted,
     report,
     reserve,
     row,
@@ -785,3 +786,16 @@ def test_the_oldest_price_counts_the_rate_of_foreign_cash() -> None:
     state.apply(valued({}, {"EUR": 1.1}, time_us=NOW_US - 5))
 
     assert state.oldest_price_us() == NOW_US - 5
+
+
+def test_a_spread_that_widens_around_the_same_mark_at_the_same_time_is_news() -> None:
+    state = account(TWO, {"AAA": quoted(100.0, 99.0, 101.0), "BBB": 50.0})
+    wider = {"AAA": facts.Quote("AAA", 100.0, 90.0, 110.0, NOW_US)}
+
+    record = facts.observation(state, wider, ["AAA"], NOW_US, 0)
+
+    assert record is not None
+    state.apply(record)
+    slot = state.slots["AAA"]
+    assert (state.prices.bid[slot], state.prices.ask[slot]) == (90.0, 110.0)
+    assert facts.observation(state, wider, ["AAA"], NOW_US, 0) is None

@@ -13,6 +13,7 @@ import numpy as np
 from engine.report import RiskReport, decode_report
 from engine.risk.history import PriceHistory
 from gateway.log.account_log import AccountLog
+from gateway.tasks import ended
 from gateway.worker.instructor import JUDGE_S
 from gateway.worker.model_builder import ModelBuilder, ModelSettings
 from gateway.worker.worker import SessionRoll, Worker
@@ -47,8 +48,7 @@ async def working(
         yield worker
         assert not running.done()
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await ended([running])
         await worker.aclose()
 
 
