@@ -1191,7 +1191,7 @@ class AccountState:
 
     def _adopt(self, adopted: AdoptedOrder, record: Reconciled) -> None:
         """Count an order that only the broker knew, as one whose terms are unknown."""
-        self._admit(
+        self._take_in(
             OpenOrder(
                 client_order_id=adopted.client_order_id,
                 strategy=adopted.strategy,
@@ -1208,25 +1208,8 @@ class AccountState:
                 time_us=record.time_us,
                 expires_us=None,
                 working=True,
-            )
-        )
-        self._open(adopted.strategy, adopted.symbol, adopted.sign, adopted.lots)
-        self.memos.put(
-            adopted.client_order_id,
-            Memo(
-                seq=self.seq,
-                digest="adopted",  # of no order: the id is taken, whatever a new one says
-                action=Action.ALLOW,
-                reason=Reason.NONE,
-                allowed_lots=adopted.lots,
-                epoch=record.epoch,
-                time_us=record.time_us,
-                expires_us=None,
-                strategy=adopted.strategy,
-                symbol=adopted.symbol,
-                sign=adopted.sign,
-                closed_us=0,
             ),
+            "adopted",  # of no order: the id is taken, whatever a new one says
         )
 
     def _latched(self, record: Latched) -> None:
@@ -1256,9 +1239,29 @@ class AccountState:
             deadline_us=record.deadline_us,
         )
 
+    def _take_in(self, order: OpenOrder, digest: str) -> None:
+        """Count an order that was never asked for by a CheckOrder, and take its id."""
+        self._admit(order)
+        self._open(order.strategy, order.symbol, order.sign, order.leaves)
+        memo = Memo(
+            seq=order.seq,
+            digest=digest,
+            action=Action.ALLOW,
+            reason=Reason.NONE,
+            allowed_lots=order.held,
+            epoch=order.epoch,
+            time_us=order.time_us,
+            expires_us=None,
+            strategy=order.strategy,
+            symbol=order.symbol,
+            sign=order.sign,
+            closed_us=0,
+        )
+        self.memos.put(order.client_order_id, memo)
+
     def _reserve_own(self, record: Instructed, order: Order) -> None:
         """Count an order of the gateway's own, and take its id."""
-        self._admit(
+        self._take_in(
             OpenOrder(
                 client_order_id=order.client_order_id,
                 strategy=order.strategy,
@@ -1276,24 +1279,9 @@ class AccountState:
                 expires_us=None,
                 own=True,
                 for_session=_for_session(order),
-            )
+            ),
+            "own",  # of no order: whoever asks for one under its id was not allowed it
         )
-        self._open(order.strategy, order.symbol, order.side.sign, record.lots)
-        memo = Memo(
-            seq=self.seq,
-            digest="own",  # of no order: whoever asks for one under its id was not allowed it
-            action=Action.ALLOW,
-            reason=Reason.NONE,
-            allowed_lots=record.lots,
-            epoch=record.epoch,
-            time_us=record.time_us,
-            expires_us=None,
-            strategy=order.strategy,
-            symbol=order.symbol,
-            sign=order.side.sign,
-            closed_us=0,
-        )
-        self.memos.put(order.client_order_id, memo)
 
     def _answered(self, record: InstructionAnswered) -> None:
         found = self.instructions.get(record.instruction_id)

@@ -4,11 +4,12 @@ What they do wrong becomes an AgentError with a sentence, and where their code r
 Whatever orders they make are for the gateway to judge and none of this file's business.
 """
 
+import contextlib
 import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
 
@@ -43,10 +44,8 @@ def agents_named(text: str) -> tuple[MakeAgent, ...]:
 def ask(agent: Agent, morning: Morning) -> list[Order]:
     """What an agent wants of this session. Raises AgentError, naming the session, where its code fails."""
     where = f"{name_of(agent)} failed in session {morning.date}"
-    try:
+    with _blamed(where):
         orders = list(agent.orders(morning))
-    except (Exception, SystemExit) as error:  # code of others may raise anything; told with their own traceback
-        raise AgentError(f"{where}: {_named(error)}", _own_trace(error)) from error
     for order in orders:
         if not isinstance(order, Order):
             raise AgentError(f"{where}: orders returned {order!r}; expected gateway.demo.agents.Order")
@@ -67,15 +66,25 @@ def _agent_named(text: str) -> MakeAgent:
     return _looked_over(make, text)
 
 
-def _imported(name: str) -> ModuleType:
+@contextlib.contextmanager
+def _blamed(what: str) -> Iterator[None]:
+    """Runs code of others, which may raise anything: told as `what` failed, with their own traceback."""
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+        yield
+    except AgentError:
+        raise
+    except (Exception, SystemExit) as error:  # the one border to code that isn't ours
+        raise AgentError(f"{what}: {_named(error)}", _own_trace(error)) from error
+
+
+def _imported(name: str) -> ModuleType:
+    with _blamed(f"{name} can't be imported"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # theirs: of what their module imports
             raise AgentError(f"no module {name} here or installed; expected {name.replace('.', '/')}.py") from error
-        raise AgentError(f"{name} can't be imported: {_named(error)}", _own_trace(error)) from error
-    except (Exception, SystemExit) as error:  # code of others may raise anything; told with their own traceback
-        raise AgentError(f"{name} can't be imported: {_named(error)}", _own_trace(error)) from error
 
 
 def _classes_of(module: ModuleType) -> str:
@@ -88,10 +97,8 @@ def _looked_over(make: object, text: str) -> MakeAgent:
     if not callable(make):
         raise AgentError(f"{text} is {make!r}; expected a class, which is made anew for each run")
     _need_callable_with(make, 0, f"{text} is made without arguments")
-    try:
+    with _blamed(f"{text} can't be made"):
         agent = make()
-    except (Exception, SystemExit) as error:  # code of others may raise anything; told with their own traceback
-        raise AgentError(f"{text} can't be made: {_named(error)}", _own_trace(error)) from error
     orders = getattr(agent, "orders", None)
     if not callable(orders):
         raise AgentError(f"{text} has no method orders: {EXPECTED}")

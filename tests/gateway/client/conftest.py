@@ -4,18 +4,15 @@ Stories that hold for both clients take `risk`, which is the one and then the ot
 """
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.client import AsyncRiskClient, Patience, RiskClient, World
-from gateway.log.memory import MemoryLog
-from gateway.rpc.backend import Backend
 from tests.gateway.client.relay import Relay, relaying
-from tests.gateway.rpc.serving import ACCOUNT, Served, backend_over, open_for_trading, served
+from tests.gateway.rpc.serving import ACCOUNT, Served
 
 QUICK = Patience(
     deadline_s=3.0, stop_deadline_s=3.0, attempt_s=0.5, silence_s=0.5, backoff_first_s=0.01, backoff_max_s=0.05
@@ -38,33 +35,6 @@ class Threaded:
             return await asyncio.to_thread(method, *arguments, **named)
 
         return called
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A short one: paths of unix sockets end at 108 bytes."""
-    with tempfile.TemporaryDirectory(prefix="cl") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-async def backend(memory_log: MemoryLog, store_clock: list[int]) -> AsyncIterator[Backend]:
-    async with backend_over(memory_log, store_clock) as built:
-        yield built
-
-
-@pytest.fixture
-async def control(backend: Backend, folder: Path) -> AsyncIterator[Served]:
-    async with served(backend, folder, control=True) as running:
-        yield running
-
-
-@pytest.fixture
-async def gateway(backend: Backend, folder: Path, control: Served) -> AsyncIterator[Served]:
-    """Open for trading."""
-    await open_for_trading(control.admin, backend)
-    async with served(backend, folder) as running:
-        yield running
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.gateway.rpc.serving import Served, backend_over, open_for_trading, se
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A short one: paths of unix sockets end at 108 bytes."""
-    with tempfile.TemporaryDirectory(prefix="rpc") as name:
+    with tempfile.TemporaryDirectory(prefix="rg") as name:
         yield Path(name)
 
 
