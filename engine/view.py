@@ -263,15 +263,18 @@ class View:
             (self._tail,) = tails_of(self.losses(columns)[None, :days].copy(), columns.cut)
         return self._tail
 
-    def tails(self, columns: Columns, added: Floats) -> tuple[Tail, Tail]:
-        """VaR and ES as it is, and once an order has added (rows,) to the losses: both from one selection."""
-        days, losses = columns.days, self.losses(columns)
+    def tails(self, columns: Columns, harmed: Floats, per_return: float) -> tuple[Tail, Tail]:
+        """VaR and ES as it is, and once an order has added `harmed` (rows,) × `per_return` to the losses: both from one
+        selection."""
+        days = columns.days
+        losses, harmed = self.losses(columns)[:days], harmed[:days]
         if self._tail is not None:
-            (after,) = tails_of((losses + added)[None, :days], columns.cut)
+            (after,) = tails_of((harmed * per_return + losses)[None, :], columns.cut)
             return self._tail, after
         both = columns.scratch
-        both[0] = losses[:days]
-        np.add(losses[:days], added[:days], both[1])
+        both[0] = losses
+        added = np.multiply(harmed, per_return, both[1])
+        added += losses
         self._tail, after = tails_of(both, columns.cut)
         return self._tail, after
 

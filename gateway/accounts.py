@@ -38,6 +38,9 @@ LOADED_MAX = 2_000
 """Accounts held in memory; beyond these the longest unused go, but for those that somebody waits for. One whose day was
 10,000 orders takes some 7 MB, and 0.2 s to fold again (measured)."""
 
+AHEAD_MAX = 200
+"""Accounts that a process which must answer for all of them at once loads before anybody asks."""
+
 GRACE_US = 50_000
 """The committer answers its callers by their deadlines; the wait here ends this much later, should it not."""
 
@@ -80,13 +83,15 @@ class Accounts:
         load_all: bool = False,
         folded: Folded | None = None,
         loaded_max: int = LOADED_MAX,
+        ahead: bool = False,
     ) -> None:
         """`load_all`: follow every account there is (the worker), not only those that requests name, and drop none.
+        `ahead`: follow the first AHEAD_MAX too (control: who stops everything is told at once of what is open).
         `folded` hears of every record that others appended, right after it was folded in."""
         self.log, self.clock = log, clock
         self.quotes = Quotes(log.bulletin)
         self.shelf = TermsShelf(log)
-        self._load_all, self._folded = load_all, folded
+        self._load_all, self._folded, self._ahead_max = load_all, folded, AHEAD_MAX if ahead else 0
         self._loaded_max = loaded_max
         self._committers: dict[str, Committer] = {}
         """The longest unused first."""
@@ -308,9 +313,17 @@ class Accounts:
         self._changed_all()
 
     def _moved(self, account: str, seq: int) -> None:
-        if self._load_all or account in self._committers:
+        if self._follows(account):
             self._told[account] = seq
             self._account_woken.set()
+
+    def _follows(self, account: str) -> bool:
+        return self._load_all or account in self._committers or len(self._committers) < self._ahead_max
+
+    def _followed(self, account: str) -> Committer | None:
+        """To be followed is not to be used: a loaded account keeps its place among those that are dropped."""
+        loaded = self._committers.get(account)
+        return loaded if loaded is not None or not self._follows(account) else self._committer(account)
 
     async def _follow_accounts(self) -> None:
         """Catch accounts up with what others appended, at most every CONFLATE_S: reading each record by itself would
@@ -320,7 +333,7 @@ class Accounts:
             self._account_woken.clear()
             told, self._told = self._told, {}
             for account, seq in told.items():
-                committer = self._committer(account) if self._load_all else self._committers.get(account)
+                committer = self._followed(account)
                 if committer is not None and committer.head.seq < seq:
                     committer.nudge(seq)
             await asyncio.sleep(CONFLATE_S)
@@ -361,8 +374,9 @@ class Accounts:
                 LOGGER.error("the store refuses", problem=str(error))
 
     async def _compare_heads(self) -> None:
-        names = await self.log.accounts() if self._load_all else self.loaded
+        crowded = len(self._committers) >= self._ahead_max
+        names = self.loaded if crowded and not self._load_all else await self.log.accounts()
         for account, head in (await self.log.heads(names)).items():
-            committer = self._committer(account) if self._load_all else self._committers.get(account)
+            committer = self._followed(account)
             if committer is not None and committer.head != head:
                 committer.doubt()

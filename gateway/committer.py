@@ -329,8 +329,10 @@ class Committer:
                 await self._settle(trial, head)
                 return True
             case Conflict():
-                self._lost_races += 1
                 await self._fold_tail(result)
+                if result.control == binding and self._read_on(batch, terms, result):
+                    return True
+                self._lost_races += 1
             case ControlMoved(control=control):
                 await self._follow_control(control)
             case TooOld():
@@ -338,6 +340,17 @@ class Committer:
             case Aged():
                 LOGGER.warning("a decision was too old to append and is made again", account=self.account)
         return False
+
+    def _read_on(self, batch: Sequence[Item], terms: Terms, conflict: Conflict) -> bool:
+        """Whether who only reads could be answered: the store has told where the log ends and what control is in force
+        at one moment, and there is no race for who asks no more."""
+        if self.head != conflict.head or not (self.state.opened and all(isinstance(item, Read) for item in batch)):
+            return False
+        reading = Reading(self.state, self.head, terms, conflict.time_us)
+        for item in batch:
+            if not item.done.done():
+                item.done.set_result(reading)  # type: ignore[arg-type]
+        return True
 
     async def _follow_control(self, control: StoredControl) -> None:
         if not await self._shelf.take(self.partition, control):

@@ -166,7 +166,7 @@ Build = Callable[[Accounts, Stopper, Settings, bytes, Mapping[str, str]], Server
 
 
 async def _serve(process: Process, build: Build, port: int) -> None:
-    accounts = Accounts(process.log, process.clock)
+    accounts = Accounts(process.log, process.clock, ahead=build is build_control)
     key = approval_key(process.settings, process.data_dir)
     files = PendingStops(process.data_dir) if process.data_dir is not None else None
     peers = Peers(process.log.bulletin, process.clock, Approvals(key))

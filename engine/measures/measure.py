@@ -107,11 +107,12 @@ class Armed:
         strategy: str,
         instrument: Instrument,
         shadow: bool = False,
+        factor: float = 1.0,
     ) -> None:
-        """`shadow`: of a set in shadow; a row may be one by itself."""
+        """`shadow`: of a set in shadow; a row may be one by itself. `factor`: of the tightenings in force."""
         self.row, self.measure = row, measure
         self.name, self.read = measure.name, measure.read
-        share = share_of(row, account)
+        share = share_of(row, account) * factor
         self.bound = row.limit * share
         self.warn = None if row.warn is None else row.warn * share
         self.shadow, self.open_orders = shadow or row.is_shadow, row.open_orders
@@ -315,7 +316,6 @@ class Case(Survey):
 
     `lots` is the order as it was asked for, `joining` what it adds to its side: less where it replaces another."""
 
-    _added: Floats | None = None
     _added_stress: Floats | None = None
     _added_grid: Floats | None = None
     _unit_value = 0.0
@@ -443,17 +443,17 @@ class Case(Survey):
         harm: Floats = np.maximum(columns.returns[slot] * (-value if self.sign > 0 else value), 0.0)
         return harm
 
-    def added(self, columns: Columns) -> Floats:
-        """(rows,) by how much the order raises the worst-case loss in each scenario; never below 0."""
-        if self._added is None:
-            value, slot = self.joining * self.unit_value(), self.slot
-            self._added = np.maximum(columns.returns[slot] * (-value if self.sign > 0 else value), 0.0)
-        return self._added
+    def harmed(self, columns: Columns) -> tuple[Floats, float]:
+        """(rows,) the returns that hurt the order, 0 in the other rows, and the factor that makes of them what the order
+        adds to the worst-case loss in each scenario; never below 0."""
+        value, fallen = self.joining * self.unit_value(), columns.falls[self.slot]
+        return (fallen, -value) if self.sign > 0 else (columns.returns[self.slot] - fallen, value)
 
     def stress_after(self, view: View, columns: Columns) -> float:
         """The worst stress loss once the order has joined its side."""
         if self._added_stress is None:
-            self._added_stress = self.added(columns)[columns.days :]
+            value, fallen = self.joining * self.unit_value(), columns.stress_falls[self.slot]
+            self._added_stress = fallen * -value if self.sign > 0 else (columns.stress[self.slot] - fallen) * value
         rows = view.stress(columns) + self._added_stress
         worst: float = rows.item(rows.argmax()) if len(rows) else -math.inf
         return worst
@@ -478,7 +478,7 @@ class Case(Survey):
         return max(-low * down, -low * up, -high * down, -high * up) * self.unit_value()
 
     def added_grid(self, columns: Columns) -> Floats:
-        """(points,) the same as `added`, at each point of the grid of its own underlying."""
+        """(points,) what the order adds to the worst-case loss, at each point of the grid of its own underlying."""
         if self._added_grid is None:
             self._added_grid = self.joining * self.harm_grid(columns)
         return self._added_grid

@@ -39,7 +39,7 @@ def _tails(case: Case, armed: Armed) -> tuple[Tail, Tail]:
     """The tails without and with the order: all measures of one scope read the same two."""
     view, columns, _ = _history(case, armed)
     view.losses(columns)  # first: it has every column at hand, the order's own among them
-    return view.tails(columns, case.added(columns))
+    return view.tails(columns, *case.harmed(columns))
 
 
 def _history(case: Case, armed: Armed) -> tuple[View, Columns, int]:

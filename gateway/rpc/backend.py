@@ -78,13 +78,18 @@ class Backend:
 
     async def kept(self, work: Coroutine[Any, Any, T], allowed_us: int) -> T:
         """Await `work`, which goes on when the caller stops waiting. Raises DeadlinePassed when its time is up."""
-        task = asyncio.create_task(work)
-        self.running.add(task)
-        task.add_done_callback(self._ended)
+        task = self.go_on(work)
         try:
             return await asyncio.wait_for(asyncio.shield(task), allowed_us / 1_000_000)
         except TimeoutError:
             raise DeadlinePassed("not finished by the deadline; it goes on, and repeating it is safe") from None
+
+    def go_on(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Begin `work`, for which nobody waits; the server does when it drains."""
+        task = asyncio.create_task(work)
+        self.running.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self.running.discard(task)

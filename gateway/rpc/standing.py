@@ -1,8 +1,8 @@
 """What stands in the scope of a stop once it is in force: the orders that may still fill, and the gateway's own that
 flatten.
 
-The cancels and flatten orders that the stop asks for are instructed here at once, as far as that is possible in the
-time given; the worker makes whatever is left. An account that can't be read or written takes nothing from the others.
+The cancels and flatten orders that the stop asks for are instructed here too; the worker makes whatever is left. An
+account that can't be read or written takes nothing from the others.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ def _covered(reading: Reading, scope: Scope) -> list[OpenOrder]:
 
 
 async def standing(accounts: Accounts, scope: Scope, until_us: int) -> Standing:
-    """The accounts in scope, with what the stops in force ask for instructed. Never raises: the stop stands already."""
+    """The accounts in scope. Never raises: the stop stands already."""
     names = [scope.account] if scope.account else sorted(accounts.names)
     read = await asyncio.gather(*(accounts.read(name, until_us) for name in names), return_exceptions=True)
     problems = [
@@ -66,7 +66,13 @@ async def standing(accounts: Accounts, scope: Scope, until_us: int) -> Standing:
         for name, outcome in zip(names, read, strict=True)
         if not isinstance(outcome, Reading | UnknownAccount)  # one without a first record has no orders
     ]
-    readings = [outcome for outcome in read if isinstance(outcome, Reading)]
+    return Standing(tuple(outcome for outcome in read if isinstance(outcome, Reading)), _few(problems))
+
+
+async def instructed(accounts: Accounts, left: Standing, until_us: int) -> Standing:
+    """The same with what the stops in force ask for instructed, as far as that is possible in the time given. Never
+    raises."""
+    readings, problems = list(left.readings), list(left.problems)
     told = await asyncio.gather(*(_instructed(accounts, r, until_us) for r in readings), return_exceptions=True)
     for place, outcome in enumerate(told):
         if isinstance(outcome, Reading):
@@ -76,9 +82,13 @@ async def standing(accounts: Accounts, scope: Scope, until_us: int) -> Standing:
                 f"not all cancels and flatten orders of account {readings[place].state.account} are instructed yet, "
                 f"the worker goes on: {type(outcome).__name__}"
             )
+    return Standing(tuple(readings), _few(problems))
+
+
+def _few(problems: list[str]) -> tuple[str, ...]:
     if len(problems) > PROBLEMS_MAX:
         problems[PROBLEMS_MAX:] = [f"and {len(problems) - PROBLEMS_MAX} more like these"]
-    return Standing(tuple(readings), tuple(problems))
+    return tuple(problems)
 
 
 async def _instructed(accounts: Accounts, reading: Reading, until_us: int) -> Reading:

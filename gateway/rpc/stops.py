@@ -11,12 +11,15 @@ from gateway.rpc.backend import Backend, Context
 from gateway.rpc.caller import Caller
 from gateway.rpc.convert import requests, responses
 from gateway.rpc.peers import forwarded
-from gateway.rpc.standing import ORDERS_MAX, standing
+from gateway.rpc.standing import ORDERS_MAX, instructed, standing
 from gateway.stopping import StopOutcome, partitions_of
 from riskgateway.v1 import control_pb2, risk_gateway_pb2, risk_gateway_pb2_grpc
 
 LISTING_US = 500_000
 """The stop is in force already: its answer waits no longer than this for what it still has to say of the orders."""
+
+INSTRUCTING_US = 5_000_000
+"""Cancels that a busy account has not taken by then are the worker's."""
 
 FORWARDED_S = 0.2
 """What another gateway could not complete is answered after this: its own caller waits for the answer."""
@@ -48,6 +51,10 @@ class Stops(risk_gateway_pb2_grpc.RiskGatewayServicer):
         response = self._in_force(outcome, state)
         accounts = self._backend.accounts
         left = await standing(accounts, scope, accounts.clock.now_us() + LISTING_US)
+        if flatten:  # its caller is told the orders
+            left = await instructed(accounts, left, accounts.clock.now_us() + LISTING_US)
+        else:  # cancels reach the execution engine by their stream: the answer need not wait for them
+            self._backend.go_on(instructed(accounts, left, accounts.clock.now_us() + INSTRUCTING_US))
         found = left.open_orders(scope)
         response.open_orders.extend(found[:ORDERS_MAX])
         response.open_orders_truncated = len(found) > ORDERS_MAX

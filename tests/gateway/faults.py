@@ -85,6 +85,18 @@ class LosingRequests(Wrapped):
         return await super().append(*arguments)
 
 
+class Overtaken(Wrapped):
+    """Others always append just before: `ahead` is done before each append."""
+
+    def __init__(self, log: AccountLog, ahead: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(log)
+        self._ahead = ahead
+
+    async def append(self, *arguments: Any) -> AppendResult:
+        await self._ahead()
+        return await super().append(*arguments)
+
+
 class Away(Wrapped):
     """Answers no request while `away`."""
 

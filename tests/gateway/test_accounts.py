@@ -334,6 +334,19 @@ async def test_sessions_opened_by_two_processes_at_once_are_one(world: World) ->
     assert [closed.date for closed in state.sessions] == ["2023-11-14"]
 
 
+async def test_who_answers_for_all_accounts_has_them_before_anybody_asks(world: World) -> None:
+    gateway = await world.open()
+    control, bystander = await world.gateway(ahead=True), await world.gateway()
+    approved = await gateway.check(buy("one"))
+
+    with control.accounts.subscribe([ACCOUNT]) as changes:
+        while (found := control.accounts.latest(ACCOUNT)) is None or found.head.seq < approved.seq:
+            assert await changes.next(10.0)
+
+    assert "one" in found.state.orders
+    assert bystander.accounts.loaded == ()
+
+
 # -- several accounts in one call
 
 

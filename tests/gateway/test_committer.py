@@ -5,6 +5,7 @@ faulty store is a log that wraps the real one.
 """
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -24,7 +25,7 @@ from gateway.log.account_log import (
 from gateway.log.memory import MemoryLog
 from gateway.log.redis import RedisLog
 from gateway.registry import register
-from tests.gateway.faults import Away, Counting, Deaf, LosingReplies, LosingRequests, Yielding, lose_records
+from tests.gateway.faults import Away, Counting, Deaf, LosingReplies, LosingRequests, Overtaken, Yielding, lose_records
 from tests.gateway.log.conflicting import EveryKthConflicts
 from tests.gateway.world import (
     ACCOUNT,
@@ -141,6 +142,17 @@ async def test_gateways_that_compete_for_an_account_never_pass_its_limit(world: 
     assert all(leaves(state.orders) == leaves(refolded.orders) for state in states)
     assert all(state.book.buys.tolist() == [99] for state in states)
     assert {state.seq for state in states} == {refolded.seq}
+
+
+async def test_who_only_reads_waits_for_no_race_to_be_won(memory_world: World) -> None:
+    rival = await memory_world.open()
+    names = itertools.count()
+    slow = await memory_world.gateway(Overtaken(memory_world.log, lambda: rival.check(buy(f"r{next(names)}", 1))))
+
+    reading = await slow.read()
+
+    assert reading.head == await head_of(memory_world, ACCOUNT)
+    assert leaves(reading.state.orders) == {"r0": 1}
 
 
 async def test_a_basket_is_all_or_none(world: World) -> None:

@@ -149,9 +149,11 @@ class World:
         await quotes.flush()
         await quotes.aclose()
 
-    async def gateway(self, log: AccountLog | None = None, loaded_max: int = LOADED_MAX) -> Gateway:
+    async def gateway(
+        self, log: AccountLog | None = None, loaded_max: int = LOADED_MAX, ahead: bool = False
+    ) -> Gateway:
         """A gateway that has started, with a connection of its own where `log` is given."""
-        accounts = Accounts(log or self.log, await self.clock(), loaded_max=loaded_max)
+        accounts = Accounts(log or self.log, await self.clock(), loaded_max=loaded_max, ahead=ahead)
         self._gateways.append(accounts)
         await accounts.start()
         return Gateway(accounts)
