@@ -24,11 +24,16 @@ def tail_count(n: int, confidence: float) -> int:
 
     38 of 756 at 0.95, 8 of 756 at 0.99. Raises ValueError where `confidence` is outside (0, 1) or `n` below 1.
     """
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence: expected a number above 0 and below 1 (0.99 for 99 %), got {confidence}")
+    check_confidence(confidence)
     if n < 1:
         raise ValueError(f"observations: expected at least 1, got {n}")
     return max(1, math.ceil((1.0 - confidence) * n - TAIL_SLACK))
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise ValueError unless `confidence` is above 0 and below 1: 0.99 for 99 %."""
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence: expected a number above 0 and below 1 (0.99 for 99 %), got {confidence}")
 
 
 def value_at_risk(losses: ArrayLike, confidence: float, quantile: Quantile = "order_statistic") -> float:
