@@ -7,16 +7,41 @@ Quantities are integer lots, money is float64 in the account's base currency.
 """
 
 import math
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice, takewhile
-from typing import Any, Generic, TypeVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.control import Control, Scope, TradingState
+from engine.conduct import (
+    ATTEMPTS_HORIZON_US,
+    NOTHING,
+    REST,
+    RESTARTING,
+    TALLIES_MAX,
+    Attempts,
+    Closed,
+    Tally,
+    identity_keys,
+    kind_key,
+    scope_key,
+)
+from engine.control import NOBODY, Control, Scope, Sender, TradingState
+from engine.loss_memory import (
+    CONFIRMATIONS_MAX,
+    PEAK_CONFIRMATIONS,
+    WEEK_SESSIONS,
+    BreakerState,
+    Gains,
+    LossBase,
+    no_past,
+    pushed,
+    pushed_rates,
+    with_base,
+)
 from engine.order import Action, Order, OrderType, Reason, Side, TimeInForce
 from engine.records import (
     CLOSING_KINDS,
@@ -24,12 +49,20 @@ from engine.records import (
     AccountOpened,
     AdoptedOrder,
     AnyRecord,
+    BreakerMoved,
+    BudgetLent,
+    CalendarPlanned,
     CashFlowed,
     Decided,
+    Dividend,
+    DividendSettled,
     Escalated,
     Executed,
     ExecutionKind,
     FeeCharged,
+    FillReversed,
+    Forecast,
+    Heartbeat,
     Instructed,
     InstructionAnswered,
     InstructionKind,
@@ -42,10 +75,13 @@ from engine.records import (
     Released,
     ReleaseDelaySet,
     SessionOpened,
+    Settled,
+    Split,
+    Tightened,
     Valued,
 )
 
-FOLD_VERSION = 1
+FOLD_VERSION = 3
 """Raised when the same records would add up to another state: older snapshots are then folded anew."""
 
 MEMORY_MAX = 1_000_000
@@ -56,12 +92,6 @@ MEMORY_HORIZON_US = 24 * 3600 * 1_000_000
 
 FORGET_MAX = 128
 """Ids looked at for forgetting after each append: more than a batch adds, so that the memory shrinks."""
-
-ATTEMPTS_MAX = 100_000
-"""Attempts kept for rate limits, per account and per strategy: no rate limit may count further back."""
-
-ATTEMPTS_HORIZON_US = 3600 * 1_000_000
-"""The longest window of a rate limit."""
 
 APPROVALS_MAX = 100_000
 """Different orders whose approvals are kept to tell duplicates by; one costs about 300 bytes."""
@@ -78,8 +108,8 @@ STRATEGIES_MAX = 1_000
 NAMELESS = "\0"
 """The key of the book of orders without a strategy; no strategy can have this name."""
 
-SESSIONS_MAX = 30
-"""Closed sessions kept for loss history."""
+SESSIONS_MAX = 520
+"""Closed sessions kept for loss history and for testing the VaR model: two years, of which Basel looks at one."""
 
 RECENT_MAX = 20
 """Decisions kept for people to look at; all of them are in the log."""
@@ -89,6 +119,12 @@ ENDED_MAX = 16
 
 ESCALATIONS_MAX = 32
 """Escalations kept for people to look at; all of them are counted and in the log."""
+
+FILLS_MAX = 100_000
+"""Fills kept so that a venue can take them back; one costs about 300 bytes."""
+
+EPOCH_PEAKS_MAX = 64
+"""Control epochs whose highest NAV is kept apart: a drawdown since a Resume reads those from its own on."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -148,33 +184,6 @@ class Memory(Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._layer) + (len(self._base) if self._base is not None else 0)
-
-
-class Attempts:
-    """Times of the orders tried. A value: one more makes another, which shares the list of times, knows how many are
-    its own and cuts what a dropped fork left."""
-
-    __slots__ = ("_count", "_times")
-
-    def __init__(self, times: list[int] | None = None) -> None:
-        self._times: list[int] = times if times is not None else []
-        self._count = len(self._times)
-
-    def with_one(self, time_us: int) -> "Attempts":
-        times, count = self._times, self._count
-        if len(times) > count:
-            del times[count:]
-        if count >= 2 * ATTEMPTS_MAX:
-            times = times[count - ATTEMPTS_MAX :]
-        times.append(time_us)
-        return Attempts(times)
-
-    def since(self, time_us: int) -> int:
-        """How many lie strictly after `time_us`."""
-        return self._count - bisect_right(self._times, time_us, 0, self._count)
-
-    def recent(self) -> list[int]:
-        return self._times[max(0, self._count - ATTEMPTS_MAX) : self._count]
 
 
 OrderContent = tuple[str, str, Side, float, OrderType, float | None, float | None, str]
@@ -268,6 +277,13 @@ class OpenOrder(msgspec.Struct, frozen=True):
     """It lives no longer than the session in which it is sent."""
     lapsed_us: int | None = None
     """When the next session opened without a word of it, if it is for one."""
+    sender: Sender = NOBODY
+    identities: tuple[str, ...] = ()
+    """The keys (engine.conduct) of whoever stands behind it."""
+    immediate: bool = False
+    """What it does not fill at once lapses by itself (IOC, FOK): that is no cancel."""
+    replaced: bool = False
+    """Another order was approved in its place: when it goes, that is no cancel."""
 
     @property
     def counted(self) -> int:
@@ -326,6 +342,52 @@ class Escalation(msgspec.Struct, frozen=True):
     time_us: int
 
 
+class BookedFill(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A fill as it was booked, so that it can be taken back."""
+
+    seq: int
+    time_us: int
+    client_order_id: str
+    strategy: str
+    symbol: str
+    lots: int
+    """> 0 bought."""
+    price: float
+    gain: float
+    """What it realised, in price times lots."""
+    realised: float
+    """The same in base currency, at the rate of then."""
+    fee: float
+    fee_currency: str
+    is_reversed: bool = False
+
+
+class Liquidation(msgspec.Struct, frozen=True):
+    """How far the gateway's own orders have got in a strategy's position in a symbol. All in lots, 0 or more."""
+
+    cause: str
+    """Another one begins another liquidation."""
+    is_cut: bool
+    planned: int
+    """What is to be closed: of a flattening what is filled and what is left, as its last order was made."""
+    sent: int
+    filled: int
+    start_us: int
+    last_us: int
+    """When its last order was made."""
+    epoch: int
+    """Of its first order."""
+
+
+class Accrual(msgspec.Struct, frozen=True):
+    """A dividend that is owed to the account, or by it where below 0, and counts as equity."""
+
+    symbol: str
+    currency: str
+    amount: float
+    time_us: int
+
+
 class Holding(msgspec.Struct, frozen=True):
     """A strategy's position in a symbol."""
 
@@ -336,7 +398,7 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A trading session's opening figures; a closed one has its P&L."""
+    """A trading session's opening figures; a closed one has its P&L. NaN stands for what is not known."""
 
     date: str
     equity_open: float
@@ -344,6 +406,39 @@ class Session(msgspec.Struct, frozen=True):
     pnl: float = math.nan
     nav_peak: float = math.nan
     opened_us: int = 0
+    equity_close: float = math.nan
+    nav_open: float = math.nan
+    nav_close: float = math.nan
+    drawdown_max: float = math.nan
+    """Deepest fall of the NAV below its peak of the session so far, of that peak; of a closed session."""
+    forecast: Forecast | None = None
+    held_pnl: float = math.nan
+    """What the positions that the forecast was made for gained since then, had nobody traded: the forecast is of that.
+    Of a closed session that has one."""
+
+
+class Held(msgspec.Struct, frozen=True, eq=False):
+    """Positions, marks and rates by slot as a forecast was made."""
+
+    lots: Ints
+    mark: Floats
+    fx: Floats
+
+
+class Gain(msgspec.Struct, frozen=True):
+    """Realised and unrealised P&L of a strategy's position, in base currency, at one moment."""
+
+    realised: float = 0.0
+    unrealised: float = 0.0
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """What had been gained at a moment from which P&L is counted: of each position, and what fees had cost."""
+
+    gains: dict[tuple[str, str], Gain] = {}
+    """By strategy and symbol; a position that is not there had none."""
+    fees: float = 0.0
+    equity: float = math.nan
 
 
 class Ends:
@@ -482,9 +577,13 @@ class Turnover:
 
 
 class AtMarks:
-    """What the marks and rates of a state make of one lot of each symbol: lives until one of them changes."""
+    """What the marks and rates of a state make of one lot of each symbol: lives until one of them changes. Without
+    options it is also what a lot counts (engine.lot_values): in exposures, in scenarios and in direction the same."""
 
-    __slots__ = ("price_version", "priced", "unit_values")
+    __slots__ = ("delta", "long", "price_version", "priced", "scenario", "short", "unit_values")
+
+    linear: ClassVar = True
+    faults: ClassVar[Mapping[int, Any]] = MappingProxyType({})
 
     def __init__(self, state: "AccountState") -> None:
         prices, self.price_version = state.prices, state.price_version
@@ -492,6 +591,7 @@ class AtMarks:
         self.unit_values *= prices.fx
         self.priced = not len(self.unit_values) or self.unit_values.item(self.unit_values.argmin()) > 0.0
         """Whether every listed symbol has a mark and a rate above 0."""
+        self.scenario = self.long = self.short = self.delta = self.unit_values
 
 
 class AccountState:
@@ -503,6 +603,8 @@ class AccountState:
         self.base_currency = ""
         self.listed: dict[str, Listed] = {}
         self.slots: dict[str, int] = {}
+        self.underlyings: dict[str, str] = {}
+        """Of the options among the listed symbols."""
         self.unit: Floats = np.zeros(0)
         self.basis: Floats = np.zeros(0)
         """Σ lots × average cost, of symbols that settle variation only; 0 for the others."""
@@ -534,10 +636,24 @@ class AccountState:
         self.escalated_count = 0
         self.unfilled_us: dict[tuple[str, str], int] = {}
         """By strategy and symbol: when an order of the gateway's own last ended with lots that nobody filled."""
+        self.liquidations: dict[tuple[str, str], Liquidation] = {}
+        """By strategy and symbol, the latest each."""
         self.memos: Memory[str, Memo] = Memory()
         self.executions: Memory[str, int] = Memory()
+        self.fills: Memory[str, BookedFill] = Memory()
+        """By execution id, those of the idempotency horizon, at most FILLS_MAX."""
+        self.accruals: dict[str, Accrual] = {}
+        """Dividends owed, by the id of their event."""
+        self.adjusted_us: dict[str, int] = {}
+        """By symbol, when its last split was booked: prices and fills from before are of another unit."""
         self.events: Memory[str, int] = Memory()
         """Ids folded, with the time of their record."""
+        self.tallies: dict[str, Tally] = {}
+        """What engine.conduct counts, by key, at most TALLIES_MAX and one for the rest."""
+        self.heartbeats: dict[str, int] = {}
+        """When the latest Heartbeat of a strategy was, by `book_key`, of those with open orders."""
+        self.trip_base: dict[tuple[str, str], float] = {}
+        """By strategy and symbol, what had been realised when the position was last closed."""
         self.attempts: dict[str, Attempts] = {}
         self.attempts_max = STRATEGIES_MAX
         """Names in `attempts` at which the silent ones are looked for: so rarely that no decision waits for it."""
@@ -551,16 +667,52 @@ class AccountState:
         self.units = 0.0
         self.last_fill_us = 0
         self.nav_peak = 0.0
-        self.nav_peak_since_reset = 0.0
+        self.epoch = 0
+        """The highest control epoch of a record so far."""
+        self.epoch_peak = 0.0
+        """Highest NAV since that of `epoch_peaks` that is newest; 0: nothing was valued since."""
+        self.epoch_peaks: tuple[tuple[int, float], ...] = ()
+        """Highest NAV by control epoch, of those before, at most EPOCH_PEAKS_MAX."""
+        self._peak_epoch = 0
         self.flows_total = 0.0
         self.fees_total = 0.0
         self.session: Session | None = None
         self.sessions: tuple[Session, ...] = ()
+        """Closed ones, oldest first, at most SESSIONS_MAX."""
+        self.session_drawdown_max = 0.0
+        """As `Session.drawdown_max`, of the session that is open."""
+        self.held: Held | None = None
+        """What the open session's forecast was made for."""
+        self.opening_base: Baseline | None = None
+        """At the first equity that was known, its deposits left out: P&L since opening counts from there."""
+        self.session_base: Baseline | None = None
+        """At the open session's first known equity."""
+        self.tightenings: tuple[Tightened, ...] = ()
+        """Those in force and those that are to come, one an id."""
+        self.loans: tuple[BudgetLent, ...] = ()
+        """Of risk budgets, one an id, at most engine.budgets.LOANS_MAX; those that have ended go with the next."""
+        self.calendar: CalendarPlanned | None = None
+        """How far ahead the windows of events are among them; None: nobody ever told."""
         self.decisions_by_action: dict[Action, int] = {}
         self.shadow_by_action: dict[tuple[str, Action], int] = {}
         """How often a limit in shadow, by its measure, would have done more than allow."""
         self.recent: tuple[RecentDecision, ...] = ()
         """The latest decisions, oldest first, at most RECENT_MAX."""
+        self.past_marks: Floats = no_past(0)
+        """The marks before the newest by slot (engine.loss_memory.pushed): never written to, forks share it."""
+        self.past_rates: dict[str, tuple[float, ...]] = {}
+        """The rates before the newest by currency, newest first."""
+        self.session_gains: tuple[Gains, ...] = ()
+        """Of the latest of `sessions`, oldest first, as many as a weekly loss looks back at."""
+        self.peak_confirmed = 0.0
+        """The high-water mark that limits count from: the highest NAV that several marks agreed on."""
+        self.loss_bases: tuple[LossBase, ...] = ()
+        """By control epoch, oldest first."""
+        self.base_peak = 0.0
+        """The highest confirmed NAV since the newest of `loss_bases`."""
+        self.halted_by: dict[tuple[str, Scope], int] = {}
+        """By measure and scope, the control epoch of its limit's newest halt."""
+        self.breaker = BreakerState()
         self.last_time_us = 0
         self.version = 0
         """Grows with every change of lots, prices or slots: what is derived from them is cached under it."""
@@ -571,8 +723,9 @@ class AccountState:
         self.derived: dict[Any, Any] = {}
         self.views: dict[str, Any] = {}
         """Of engine.view, by key: as many as there are strategies with limits of their own, and more."""
-        self.resolved: dict[tuple[str, str], Any] = {}
-        """Which limits reach the orders of a strategy in a symbol; kept by engine.decide, and by all forks together."""
+        self.resolved: dict[tuple[str, ...], Any] = {}
+        """Which limits reach the orders of a strategy in a symbol, and of whoever stands behind them; kept by
+        engine.decide, and by all forks together."""
 
     # --- forks -----------------------------------------------------------------------------------------------------
 
@@ -598,9 +751,16 @@ class AccountState:
         copy.approvals = self.approvals.fork()
         copy.instructions = self.instructions.copy()
         copy.unfilled_us = self.unfilled_us.copy()
+        copy.liquidations = self.liquidations.copy()
         copy.memos = self.memos.fork()
         copy.executions = self.executions.fork()
+        copy.fills = self.fills.fork()
+        copy.accruals = self.accruals.copy()
+        copy.adjusted_us = self.adjusted_us.copy()
         copy.events = self.events.fork()
+        copy.tallies = self.tallies.copy()
+        copy.heartbeats = self.heartbeats.copy()
+        copy.trip_base = self.trip_base.copy()
         copy.attempts = self.attempts.copy()
         copy.latches = self.latches.copy()
         copy.decisions_by_action = self.decisions_by_action.copy()
@@ -613,6 +773,7 @@ class AccountState:
         """This fork as the new state: its layer of each long memory sinks into the one below."""
         self.memos = self.memos.settled()
         self.executions = self.executions.settled()
+        self.fills = self.fills.settled()
         self.events = self.events.settled()
         self.approvals = self.approvals.settled(renewed=True)
         self._forget_old()
@@ -631,6 +792,9 @@ class AccountState:
         before_us = self.last_time_us - MEMORY_HORIZON_US
         old = takewhile(lambda entry: entry[1] < before_us, islice(self.executions.items(), FORGET_MAX))
         self.executions.forget([key for key, _ in list(old)])
+        many = len(self.fills) > FILLS_MAX
+        gone = takewhile(lambda entry: many or entry[1].time_us < before_us, islice(self.fills.items(), FORGET_MAX))
+        self.fills.forget([key for key, _ in list(gone)])
 
     def _forget_approvals(self) -> None:
         """The same for what duplicates are told by, of which the latest repeated is the newest."""
@@ -699,6 +863,8 @@ class AccountState:
 
     def _oldest_price_us(self) -> float:
         active, times = self.book.ends().active, self.prices.oldest_us
+        if self.underlyings:
+            active = self._with_underlyings(active)
         if len(active) < len(times):
             times = times[active]
         oldest_us: float = times.item(times.argmin()) if len(times) else math.inf
@@ -706,6 +872,12 @@ class AccountState:
             if amount and currency != self.base_currency and (rate := self.rates.get(currency)) is not None:
                 oldest_us = min(oldest_us, rate.time_us)
         return oldest_us
+
+    def _with_underlyings(self, active: NDArray[np.intp]) -> NDArray[np.intp]:
+        """With the slots of what the options among them are written on: an option is valued at both marks."""
+        at_stake = set(active.tolist())
+        found = [self.slots.get(one) for symbol, one in self.underlyings.items() if self.slots[symbol] in at_stake]
+        return np.array(sorted(at_stake.union(slot for slot in found if slot is not None)), dtype=np.intp)
 
     def symbol_at(self, slot: int) -> str:
         return next(symbol for symbol, index in self.slots.items() if index == slot)
@@ -733,10 +905,71 @@ class AccountState:
             return math.nan
         held = float(np.dot(self.book.lots, self.unit_values()))
         settled = float(np.dot(self.basis, self.unit * self.prices.fx)) if self.basis.any() else 0.0
-        return self.cash_value() + held - settled
+        return self.cash_value() + held - settled + (self.accrued_value() if self.accruals else 0.0)
+
+    def accrued_value(self) -> float:
+        """Dividends owed to the account less those that it owes, in base currency; NaN where a rate is missing."""
+        return math.fsum(one.amount * self.rate_of(one.currency) for one in self.accruals.values())
 
     def _held_are_priced(self) -> bool:
         return self.at_marks().priced or not bool(((self.book.lots != 0) & (self.unit_values() <= 0.0)).any())
+
+    def equities_back(self) -> Floats:
+        """(CONFIRMATIONS_MAX,) what equity would be, with the lots and cash of now, at the newest mark and rate of each
+        symbol, at the ones before, and so on; NaN as `equity`."""
+        cached: tuple[int, Floats] | None = self.derived.get("equities_back")
+        if cached is None or cached[0] != self.version:
+            cached = self.derived["equities_back"] = (self.version, self._equities_back())
+        return cached[1]
+
+    def _equities_back(self) -> Floats:
+        equities = np.full(CONFIRMATIONS_MAX, self._equity)
+        if math.isnan(self._equity):
+            return equities
+        if self.past_rates:
+            equities[1:] = [self._equity_back(back) for back in range(1, CONFIRMATIONS_MAX)]
+            return equities
+        fx = self.prices.fx
+        settled = float(np.dot(self.basis, self.unit * fx)) if self.basis.any() else 0.0
+        fixed = self.cash_value() - settled + (self.accrued_value() if self.accruals else 0.0)
+        equities[1:] = self.past_marks.dot(self.book.lots * self.unit * fx) + fixed
+        return equities
+
+    def _equity_back(self, back: int) -> float:
+        """The same `back` marks and rates before the newest, where rates have moved."""
+        fx = self.fx_back(back)
+        held = float(np.dot(self.book.lots, self.marks_back(back) * self.unit * fx))
+        settled = float(np.dot(self.basis, self.unit * fx))
+        owned = [*self.cash.items(), *((one.currency, one.amount) for one in self.accruals.values())]
+        cash = sum(amount * self._rate_back(currency, back) for currency, amount in owned if amount)
+        return cash + held - settled
+
+    def marks_back(self, back: int) -> Floats:
+        """(slots,) each symbol's mark `back` marks before its newest, its first where it had fewer; 0: it has none."""
+        return self.past_marks[back - 1] if back else self.prices.mark
+
+    def fx_back(self, back: int) -> Floats:
+        """The same of the rate to base currency that each symbol is valued at."""
+        if not self.past_rates:
+            return self.prices.fx
+        fx = self.prices.fx.copy()
+        for symbol, listed in self.listed.items():
+            if listed.currency in self.past_rates:
+                fx[self.slots[symbol]] = self._rate_back(listed.currency, back)
+        return fx
+
+    def _rate_back(self, currency: str, back: int) -> float:
+        past = self.past_rates.get(currency)
+        return past[min(back, len(past)) - 1] if past and back else self.rate_of(currency)
+
+    def session_gains_now(self) -> Gains:
+        """What each position has gained in the open session, at the newest marks; empty before it was valued."""
+        base = self.session_base
+        if base is None:
+            return {}
+        now = {key: of.realised + self.unrealised(*key) for key, of in self.holdings.items()}
+        before = {key: one.realised + one.unrealised for key, one in base.gains.items()}
+        return {key: gain - before.get(key, 0.0) for key, gain in now.items()}
 
     def nav(self) -> float:
         """Equity per unit; deposits and withdrawals change the units, not the NAV."""
@@ -745,6 +978,13 @@ class AccountState:
     def drawdown(self) -> float:
         """1 − NAV / high-water mark: 0.1 is ten per cent below the peak."""
         return 1.0 - self.nav() / self.nav_peak if self.nav_peak > 0 else math.nan
+
+    def nav_peak_since(self, epoch: int) -> float:
+        """Highest NAV under control epochs from `epoch` on, a Resume's for instance; the NAV now where nothing was
+        valued under them. 0 where the account never was."""
+        peaks = [peak for at, peak in (*self.epoch_peaks, (self._peak_epoch, self.epoch_peak)) if at >= epoch]
+        nav = self.nav()
+        return max(peaks) if peaks else nav if math.isfinite(nav) else 0.0
 
     def session_pnl(self) -> float:
         """Since the session opened, net of deposits and withdrawals, in base currency."""
@@ -755,6 +995,18 @@ class AccountState:
     def holding(self, strategy: str, symbol: str) -> Holding:
         return self.holdings.get((strategy, symbol), _FLAT)
 
+    def unrealised(self, strategy: str, symbol: str) -> float:
+        """Gain of a position over its average cost at the mark, in base currency at today's rate; NaN where it is held
+        and mark or rate is missing."""
+        holding, slot = self.holding(strategy, symbol), self.slots[symbol]
+        if holding.lots == 0:
+            return 0.0
+        mark, fx = self.prices.mark.item(slot), self.prices.fx.item(slot)
+        if mark <= 0.0 or fx <= 0.0:
+            return math.nan
+        gain: float = holding.lots * self.unit.item(slot) * (mark - holding.average_cost) * fx
+        return gain
+
     def book_of(self, key: str) -> Book:
         """The book of a strategy by its `book_key`; with "" the account's. A strategy without one is flat."""
         if not key:
@@ -762,13 +1014,32 @@ class AccountState:
         book = self.books.get(key)
         return book if book is not None else Book.flat(len(self.slots))
 
-    def latched_state(self, control: Control, strategy: str, symbol: str) -> TradingState:
+    def has_open(self, strategy: str) -> bool:
+        """Whether an order of a strategy, and not the gateway's own, may still fill."""
+        return any(one.strategy == strategy and not one.own for one in self.orders.values())
+
+    def heard_us(self, strategy: str) -> int:
+        """When whoever trades for a strategy last gave a sign of life: a heartbeat, an order tried, or the newest of
+        those that are open."""
+        key = book_key(strategy)
+        tried = self.attempts.get(key)
+        opened = (one.time_us for one in self.orders.values() if one.strategy == strategy)
+        return max(self.heartbeats.get(key, 0), tried.latest_us if tried is not None else 0, *opened, 0)
+
+    def tally(self, key: str) -> Tally:
+        """What was counted under a key of engine.conduct."""
+        found = self.tallies.get(key)
+        if found is None and len(self.tallies) >= TALLIES_MAX:
+            found = self.tallies.get(REST)
+        return found if found is not None else NOTHING
+
+    def latched_state(self, control: Control, strategy: str, symbol: str, sender: Sender = NOBODY) -> TradingState:
         """The strictest latch of this account in force for such an order."""
         strictest = TradingState.ACTIVE
         for latch, seq in self.latches.values():
             if (
                 latch.state > strictest
-                and latch.scope.reaches(self.account, strategy, symbol)
+                and latch.scope.reaches(self.account, strategy, symbol, sender)
                 and self.latch_holds(latch, seq, control)
             ):
                 strictest = latch.state
@@ -782,10 +1053,11 @@ class AccountState:
             return True
         return not control.lifts(latch.scope, max(latch.epoch, self.reconciled_epoch))
 
-    def latched_after(self, seq: int, strategy: str, symbol: str) -> bool:
+    def latched_after(self, seq: int, strategy: str, symbol: str, sender: Sender = NOBODY) -> bool:
         """Whether a latch, in force or lifted, reached such an order after record `seq`."""
         return any(
-            at > seq and latch.scope.reaches(self.account, strategy, symbol) for latch, at in self.latches.values()
+            at > seq and latch.scope.reaches(self.account, strategy, symbol, sender)
+            for latch, at in self.latches.values()
         )
 
     # --- the fold --------------------------------------------------------------------------------------------------
@@ -794,6 +1066,7 @@ class AccountState:
         """Fold the next record in."""
         self.seq += 1
         self.last_time_us = max(self.last_time_us, record.time_us)
+        self.epoch = max(self.epoch, record.epoch)
         _FOLDS[type(record)](self, record)
 
     def _opened(self, record: AccountOpened) -> None:
@@ -811,6 +1084,8 @@ class AccountState:
             return
         self.listed[record.symbol] = record
         self.slots[record.symbol] = slot = len(self.slots)
+        if record.underlying:
+            self.underlyings = {**self.underlyings, record.symbol: record.underlying}
         count = slot + 1
         self.unit = np.append(self.unit, record.unit)
         self.basis = np.append(self.basis, 0.0)
@@ -818,6 +1093,7 @@ class AccountState:
         self.books = {name: book.widened(count) for name, book in self.books.items()}
         self.turnovers = {name: turnover.widened(count) for name, turnover in self.turnovers.items()}
         self.prices = self.prices.widened(count)
+        self.past_marks = np.column_stack((self.past_marks, no_past(1)))
         if record.currency == self.base_currency:
             self.prices.fx[slot] = 1.0
             self.prices.fx_time_us[slot] = math.inf
@@ -831,6 +1107,8 @@ class AccountState:
         prices, slots = self.prices, self.slots
         indices = [slots[symbol] for symbol in record.marks]
         quotes = record.marks.values()
+        if indices:
+            self.past_marks = pushed(self.past_marks, indices, prices.mark, [quote.mark for quote in quotes])
         prices.mark[indices] = [quote.mark for quote in quotes]
         prices.bid[indices] = [quote.bid or 0.0 for quote in quotes]
         prices.ask[indices] = [quote.ask or 0.0 for quote in quotes]
@@ -839,6 +1117,8 @@ class AccountState:
         unopened = prices.open_mark == 0.0
         if unopened.any():
             prices.open_mark[unopened] = prices.mark[unopened]
+        if replaced := {name: self.rates[name] for name in record.fx if name in self.rates}:
+            self.past_rates = pushed_rates(self.past_rates, replaced)
         for currency, rate in record.fx.items():
             self.rates[currency] = rate
             for symbol, listed in self.listed.items():
@@ -850,14 +1130,83 @@ class AccountState:
 
     def _session_opened(self, record: SessionOpened) -> None:
         if self.session is not None:
-            closed = msgspec.structs.replace(self.session, pnl=self.session_pnl())
-            self.sessions = (*self.sessions, closed)[-SESSIONS_MAX:]
+            self.sessions = (*self.sessions, self._closed(self.session))[-SESSIONS_MAX:]
+            self.session_gains = (*self.session_gains, self.session_gains_now())[-WEEK_SESSIONS + 1 :]
             self._lapse(record.time_us)
-        self.session = Session(record.date, self.equity(), 0.0, nav_peak=self.nav(), opened_us=record.time_us)
+        nav = self.nav()
+        self.session = Session(record.date, self.equity(), 0.0, nav_peak=nav, opened_us=record.time_us, nav_open=nav)
+        self.session_drawdown_max, self.held = 0.0, None
+        self.session_base = self._baseline() if math.isfinite(self.equity()) else None
+        self.tightenings = tuple(one for one in self.tightenings if not _is_over(one, record.date, record.time_us))
+        self.breaker = self.breaker.rolled(self.epoch)
         self.prices.open_mark[:] = self.prices.mark
         self.turnovers = {}
+        self.tallies = {key: rolled for key, one in self.tallies.items() if (rolled := one.rolled()) != NOTHING}
         if record.event_id:
             self.events.put(record.event_id, record.time_us)
+
+    def _closed(self, session: Session) -> Session:
+        """The session that ends now, with what came of it."""
+        nav = self.nav()
+        drawdown = 1.0 - nav / session.nav_peak if session.nav_peak > 0 else math.nan
+        return msgspec.structs.replace(
+            session,
+            pnl=self.session_pnl(),
+            equity_close=self.equity(),
+            nav_close=nav,
+            drawdown_max=drawdown if math.isnan(drawdown) else max(self.session_drawdown_max, drawdown),
+            held_pnl=self._held_pnl(),
+        )
+
+    def _held_pnl(self) -> float:
+        """What `held` has gained since; a future settles its gain at today's rate, the rest is worth money itself."""
+        held = self.held
+        if held is None:
+            return math.nan
+        count = len(held.lots)
+        mark, fx = self.prices.mark[:count], self.prices.fx[:count]
+        gain = (mark - held.mark) * fx
+        for symbol, listed in self.listed.items():
+            slot = self.slots[symbol]
+            if slot < count and not listed.settles_variation:
+                gain[slot] = mark[slot] * fx[slot] - held.mark[slot] * held.fx[slot]
+        return float(np.dot(held.lots, self.unit[:count] * gain))
+
+    def _baseline(self) -> Baseline | None:
+        """None before every position of every strategy has a mark: two that cancel out in the account need none for its
+        equity."""
+        gains = {key: Gain(of.realised, self.unrealised(*key)) for key, of in self.holdings.items()}
+        if any(math.isnan(gain.unrealised) for gain in gains.values()):
+            return None
+        return Baseline(gains, self.fees_total, self.equity())
+
+    def _forecast(self, record: Forecast) -> None:
+        session = self.session
+        if session is None or session.date != record.session or session.forecast is not None:
+            return
+        self.session = msgspec.structs.replace(session, forecast=record)
+        self.held = Held(self.book.lots.copy(), self.prices.mark.copy(), self.prices.fx.copy())
+
+    def _tightened(self, record: Tightened) -> None:
+        others = (one for one in self.tightenings if one.tightening_id != record.tightening_id)
+        kept = tuple(one for one in others if not _is_over(one, "", record.time_us))
+        self.tightenings = (*kept, record) if record.factor < 1.0 else kept
+
+    def _budget_lent(self, record: BudgetLent) -> None:
+        others = (one for one in self.loans if one.loan_id != record.loan_id)
+        kept = tuple(one for one in others if not 0 < one.until_us <= record.time_us)
+        self.loans = (*kept, record) if record.share > 0.0 else kept
+
+    def _calendar_planned(self, record: CalendarPlanned) -> None:
+        self.calendar = record
+
+    def _breaker_moved(self, record: BreakerMoved) -> None:
+        self.breaker = self.breaker.moved(record)
+
+    def _heard(self, record: Heartbeat) -> None:
+        open_keys = {book_key(strategy) for strategy, _ in self.open_counts}
+        self.heartbeats = {key: at for key, at in self.heartbeats.items() if key in open_keys}
+        self.heartbeats[book_key(record.strategy)] = record.time_us
 
     def _lapse(self, time_us: int) -> None:
         """The session is over that unreported orders for one were approved in."""
@@ -901,9 +1250,12 @@ class AccountState:
                 shadowed = check.measure, check.action
                 self.shadow_by_action[shadowed] = self.shadow_by_action.get(shadowed, 0) + 1
         self._keep_recent(record)
-        for name in ("", book_key(order.strategy)):
+        identities = identity_keys(order)
+        for name in ("", book_key(order.strategy), *identities):
             tried = self.attempts.get(name)
             self.attempts[name] = (tried if tried is not None else Attempts()).with_one(record.time_us)
+        for key in self._tallied(order.strategy, order.symbol, identities):
+            self.tallies[key] = self.tally(key).tried(record.time_us, bool(order.replaces_client_order_id))
         if len(self.attempts) > self.attempts_max:
             self._forget_attempts(record.time_us)
         if record.allowed_lots:
@@ -911,6 +1263,26 @@ class AccountState:
             self._note_approval(order, record.time_us)
         for latch in record.latches:
             self._latch(latch)
+        if record.latches:
+            self._restart_tallies(record)
+
+    def _tallied(self, strategy: str, symbol: str, identities: tuple[str, ...]) -> Iterator[str]:
+        """The keys under which something of an order is counted."""
+        known, crowded = self.tallies, len(self.tallies) >= TALLIES_MAX
+        for key in ("", book_key(strategy), kind_key("symbol", symbol), *identities):
+            yield REST if crowded and key not in known else key
+
+    def _restart_tallies(self, record: Decided) -> None:
+        """A halt that a person has to lift: what led to it counts from here on."""
+        order = record.order
+        for check in record.checks:
+            if check.action is not Action.HALT or check.shadow or check.measure not in RESTARTING:
+                continue
+            kind = check.scope.partition(":")[0]
+            key = scope_key(kind, book_key(order.strategy), order.symbol, order.identities)
+            if key not in self.tallies and len(self.tallies) >= TALLIES_MAX:
+                key = REST
+            self.tallies[key] = self.tally(key).restarted(check.measure)
 
     def _keep_recent(self, record: Decided) -> None:
         recent = RecentDecision(
@@ -955,6 +1327,8 @@ class AccountState:
         """Count an approval. One that replaces another is of a total: what is filled of it already is not reserved
         again, and where the venue replaces in one step, the two are one order there."""
         order, filled = record.order, record.filled_lots
+        if (old := self.orders.get(order.replaces_client_order_id)) is not None:
+            self.orders[old.client_order_id] = msgspec.structs.replace(old, replaced=True)
         replaced = self.orders.get(order.replaces_client_order_id) if record.atomic else None
         carried = replaced.carried if replaced is not None else filled
         opened = OpenOrder(
@@ -974,6 +1348,9 @@ class AccountState:
             expires_us=record.expires_us,
             carried=carried,
             for_session=_for_session(order),
+            sender=order.sender,
+            identities=identity_keys(order),
+            immediate=order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK),
         )
         self._admit(opened)
         self._open(order.strategy, order.symbol, order.side.sign, opened.leaves)
@@ -984,8 +1361,13 @@ class AccountState:
         self.executions.put(record.execution_id, record.time_us)
         order = self.orders.get(record.client_order_id)
         chain = self.chain_of_ended.get(record.client_order_id, 0)
+        self._tally_report(record, order)
         if record.lots:
             self._fill(record)
+            place = record.strategy, record.symbol
+            if order is not None and order.own and (progress := self.liquidations.get(place)) is not None:
+                filled = progress.filled + record.lots
+                self.liquidations[place] = msgspec.structs.replace(progress, filled=filled)
         if record.fee:
             self._pay_fee(record.fee, record.fee_currency)
         if order is not None:
@@ -1062,16 +1444,72 @@ class AccountState:
 
     def _fill(self, record: Executed) -> None:
         self.last_fill_us = record.time_us
-        listed = self.listed[record.symbol]
         signed = record.sign * record.lots
         slot = self.slots[record.symbol]
         for key in ("", book_key(record.strategy)):
             turnover = self.turnovers.get(key) or Turnover.none(len(self.slots))
             self.turnovers[key] = turnover.with_fill(slot, record.lots, record.price)
-        realised = self._move(record.strategy, record.symbol, signed, record.price)
-        paid = realised * listed.unit if listed.settles_variation else -signed * listed.unit * record.price
-        self.cash[listed.currency] = self.cash.get(listed.currency, 0.0) + paid
+        before = self.holding(record.strategy, record.symbol)
+        held = before.lots
+        gain = self._trade(record.strategy, record.symbol, signed, record.price)
+        after = self.holding(record.strategy, record.symbol)
+        if held and held * (held + signed) <= 0:
+            self._note_closed(record)
+        self._book(record, signed, gain, after.realised - before.realised)
         self._revalued()
+
+    def _book(self, record: Executed, lots: int, gain: float, realised: float) -> None:
+        """Remember a fill, so that it can be taken back."""
+        booked = BookedFill(
+            seq=self.seq,
+            time_us=record.time_us,
+            client_order_id=record.client_order_id,
+            strategy=record.strategy,
+            symbol=record.symbol,
+            lots=lots,
+            price=record.price,
+            gain=gain,
+            realised=realised,
+            fee=record.fee,
+            fee_currency=record.fee_currency,
+        )
+        self.fills.put(record.execution_id, booked)
+
+    def _trade(self, strategy: str, symbol: str, lots: int, price: float) -> float:
+        """Change a position and the cash that it is paid with; the realised gain in price × lots."""
+        listed = self.listed[symbol]
+        gain = self._move(strategy, symbol, lots, price)
+        paid = gain * listed.unit if listed.settles_variation else -lots * listed.unit * price
+        self.cash[listed.currency] = self.cash.get(listed.currency, 0.0) + paid
+        return gain
+
+    def _tally_report(self, record: Executed, order: OpenOrder | None) -> None:
+        """Count what a report says of how orders are conducted; what the gateway itself sent is nobody's conduct."""
+        if order is not None and order.own:
+            return
+        identities = order.identities if order is not None else ()
+        for key in self._tallied(record.strategy, record.symbol, identities):
+            tally = self.tally(key)
+            if record.lots:
+                tally = tally.with_fill(order is None or order.filled == 0)
+            elif record.kind == ExecutionKind.WORKING:
+                tally = tally.taken()
+            elif record.kind == ExecutionKind.REJECTED:
+                tally = tally.with_reject(record.time_us)
+            elif order is not None and _is_cancel(order, record.kind):
+                tally = tally.with_cancel(record.time_us)
+            self.tallies[key] = tally
+
+    def _note_closed(self, record: Executed) -> None:
+        """A position went to zero, or through it: what it realised since it was opened is a gain or a loss."""
+        place = record.strategy, record.symbol
+        realised = self.holdings[place].realised
+        gained = realised - self.trip_base.get(place, 0.0)
+        self.trip_base[place] = realised
+        closed = Closed(record.time_us, not gained >= 0.0)
+        order = self.orders.get(record.client_order_id)
+        for key in self._tallied(*place, order.identities if order is not None else ()):
+            self.tallies[key] = self.tally(key).with_closed(closed)
 
     def _move(self, strategy: str, symbol: str, lots: int, price: float) -> float:
         """Change a position by `lots` at `price`; the realised gain in price × lots (before unit and fx)."""
@@ -1131,6 +1569,160 @@ class AccountState:
     def _fee_charged(self, record: FeeCharged) -> None:
         self.events.put(record.event_id, record.time_us)
         self._pay_fee(record.amount, record.currency)
+
+    # --- what happens to positions without a trade ------------------------------------------------------------------
+
+    def _split(self, record: Split) -> None:
+        """New lots at prices that move the other way; parts of a lot become cash."""
+        self.events.put(record.event_id, record.time_us)
+        symbol, slot, listed = record.symbol, self.slots[record.symbol], self.listed[record.symbol]
+        many, per = record.new_units, record.old_units
+        for position in record.positions:
+            old = self.holding(position.strategy, symbol)
+            cost, rate = old.average_cost * per / many, self.rate_of(listed.currency)
+            part = (old.lots * many - position.lots * per) / per
+            gain = position.cash if listed.settles_variation else position.cash - part * listed.unit * cost
+            realised = old.realised + (gain * rate if gain else 0.0)
+            if listed.settles_variation:
+                self.basis[slot] += position.lots * cost - old.lots * old.average_cost
+            self._move_books(position.strategy, slot, position.lots - old.lots)
+            self.holdings[position.strategy, symbol] = Holding(position.lots, cost if position.lots else 0.0, realised)
+            if position.cash:
+                self.cash[listed.currency] = self.cash.get(listed.currency, 0.0) + position.cash
+        for prices in (self.prices.mark, self.prices.bid, self.prices.ask, self.prices.open_mark):
+            prices[slot] *= per / many
+        self.past_marks = self.past_marks.copy()
+        self.past_marks[:, slot] *= per / many
+        self.breaker = self.breaker.split(symbol, many, per)
+        self._split_orders(record)
+        for place, one in self.liquidations.items():
+            if place[1] == symbol:
+                counts = {name: getattr(one, name) * many // per for name in ("planned", "sent", "filled")}
+                self.liquidations[place] = msgspec.structs.replace(one, **counts)
+        for key, turnover in self.turnovers.items():
+            lots = turnover.lots.copy()
+            lots[slot] *= many / per
+            self.turnovers[key] = Turnover(lots, turnover.paid)
+        if self.held is not None and slot < len(self.held.lots):
+            lots_held, mark_held = self.held.lots.copy(), self.held.mark.copy()
+            lots_held[slot], mark_held[slot] = round(int(lots_held[slot]) * many / per), mark_held[slot] * per / many
+            self.held = msgspec.structs.replace(self.held, lots=lots_held, mark=mark_held)
+        self.adjusted_us[symbol] = record.time_us
+        self.price_version += 1
+        self._revalued()
+
+    def _split_orders(self, record: Split) -> None:
+        many, per = record.new_units, record.old_units
+        chains = set()
+        for name, leaves in record.open_orders.items():
+            order = self.orders.get(name)
+            if order is None:
+                continue
+            filled = order.filled * many // per
+            self._open(order.strategy, order.symbol, order.sign, leaves - order.counted)
+            self.orders[name] = msgspec.structs.replace(
+                order,
+                held=filled + leaves if not order.closing else max(filled + leaves, order.held * many // per),
+                leaves=leaves,
+                filled=filled,
+                reported=filled + -((order.filled - order.reported) * many // per),
+                carried=order.carried * many // per,
+                limit_price=None if order.limit_price is None else order.limit_price * per / many,
+                covered=0,
+            )
+            if order.chain:
+                chains.add(order.chain)
+        for chain in sorted(chains):
+            self._recount(chain)
+
+    def _dividend(self, record: Dividend) -> None:
+        """Income of the positions: it moves equity and NAV, as the fall of the mark does the other way."""
+        self.events.put(record.event_id, record.time_us)
+        rate, total = self.rate_of(record.currency), math.fsum(share.amount for share in record.shares)
+        for share in record.shares:
+            old = self.holding(share.strategy, record.symbol)
+            realised = old.realised + share.amount * rate
+            self.holdings[share.strategy, record.symbol] = msgspec.structs.replace(old, realised=realised)
+        self.book.move(self.slots[record.symbol], 0)  # no lot moved, but what positions have gained did
+        if record.accrued:
+            self.accruals[record.event_id] = Accrual(record.symbol, record.currency, total, record.time_us)
+        else:
+            self.cash[record.currency] = self.cash.get(record.currency, 0.0) + total
+        self._revalued()
+
+    def _dividend_settled(self, record: DividendSettled) -> None:
+        self.events.put(record.event_id, record.time_us)
+        owed = self.accruals.pop(record.accrual_event_id, None)
+        if owed is not None:
+            self.cash[owed.currency] = self.cash.get(owed.currency, 0.0) + owed.amount
+        self._revalued()
+
+    def _settled(self, record: Settled) -> None:
+        """No trade: it counts in no turnover, and takes no fill's place."""
+        self.events.put(record.event_id, record.time_us)
+        for move in record.moves:
+            self._trade(move.strategy, move.symbol, move.lots, move.price)
+        for name in record.ended_orders:
+            order = self.orders.get(name)
+            if order is not None:
+                self._keep(order, msgspec.structs.replace(order, leaves=0), record.time_us)
+        self._revalued()
+
+    def _fill_reversed(self, record: FillReversed) -> None:
+        """As if it had not been: lots, cost, cash, fee, and the leaves of an order that is still open. The cost is
+        that of the lots without it where that makes a price; else they cost what it did, and the rest is realised."""
+        self.events.put(record.event_id, record.time_us)
+        booked = self.fills.get(record.execution_id)
+        if booked is not None:
+            self.fills.put(record.execution_id, msgspec.structs.replace(booked, is_reversed=True))
+        self._take_back(record)
+        if record.fee:
+            self._pay_fee(-record.fee, record.fee_currency)
+        if record.in_session:
+            self._untrade(record)
+        order = self.orders.get(record.client_order_id)
+        chain = order.chain if order is not None else self.chain_of_ended.get(record.client_order_id, 0)
+        place = record.strategy, record.symbol
+        if order is not None and order.own and (progress := self.liquidations.get(place)) is not None:
+            filled = max(0, progress.filled - abs(record.lots))
+            self.liquidations[place] = msgspec.structs.replace(progress, filled=filled)
+        for name in self.chains[chain].live if chain else () if order is None else (order.client_order_id,):
+            self._unfill(self.orders[name], abs(record.lots))
+        if chain:
+            self._recount(chain)
+        self._revalued()
+
+    def _take_back(self, record: FillReversed) -> None:
+        slot, listed = self.slots[record.symbol], self.listed[record.symbol]
+        old = self.holding(record.strategy, record.symbol)
+        lots = old.lots - record.lots
+        paid = old.lots * old.average_cost - record.lots * record.price - record.gain
+        without = paid / lots if lots else 0.0
+        cost = without if without > 0.0 else record.price if lots else 0.0
+        left = lots * cost - paid
+        extra = left * listed.unit * self.rate_of(listed.currency) if left else 0.0
+        realised = old.realised - record.realised + extra
+        if listed.settles_variation:
+            self.basis[slot] += lots * cost - old.lots * old.average_cost
+        self.holdings[record.strategy, record.symbol] = Holding(lots, cost, realised)
+        self._move_books(record.strategy, slot, -record.lots)
+        back = left - record.gain if listed.settles_variation else record.lots * record.price
+        self.cash[listed.currency] = self.cash.get(listed.currency, 0.0) + back * listed.unit
+
+    def _untrade(self, record: FillReversed) -> None:
+        slot = self.slots[record.symbol]
+        for key in ("", book_key(record.strategy)):
+            turnover = self.turnovers.get(key)
+            if turnover is not None:
+                self.turnovers[key] = turnover.with_fill(slot, -abs(record.lots), record.price)
+
+    def _unfill(self, order: OpenOrder, lots: int) -> None:
+        """An open order of which a fill was taken back may fill again."""
+        filled = max(0, order.filled - lots)
+        reported = max(filled, order.reported - lots)
+        leaves = max(0, (min(reported, order.held) if order.closing else order.held) - filled)
+        moved = msgspec.structs.replace(order, filled=filled, reported=reported, leaves=leaves)
+        self._keep(order, moved, self.last_time_us)
 
     def _reconciled(self, record: Reconciled) -> None:
         targets = {(p.strategy, p.symbol): p for p in record.positions}
@@ -1212,6 +1804,15 @@ class AccountState:
             "adopted",  # of no order: the id is taken, whatever a new one says
         )
 
+    def _keep_epoch_peak(self) -> None:
+        """What comes is under another control epoch: the peak so far is of the one before."""
+        peaks = self.epoch_peaks
+        if self.epoch_peak:
+            peaks = (*peaks, (self._peak_epoch, self.epoch_peak))
+        if len(peaks) > EPOCH_PEAKS_MAX:
+            peaks = (_merged(peaks[0], peaks[1]), *peaks[2:])
+        self.epoch_peaks, self.epoch_peak, self._peak_epoch = peaks, 0.0, self.epoch
+
     def _latched(self, record: Latched) -> None:
         self._latch(record.latch)
 
@@ -1283,6 +1884,21 @@ class AccountState:
             "own",  # of no order: whoever asks for one under its id was not allowed it
         )
 
+        self._note_sent(record, order)
+
+    def _note_sent(self, record: Instructed, order: Order) -> None:
+        place, is_cut = (order.strategy, order.symbol), record.kind is InstructionKind.CUT
+        known = self.liquidations.get(place)
+        if known is None or known.cause != record.message or known.is_cut != is_cut or known.filled >= known.planned:
+            known = Liquidation(record.message, is_cut, 0, 0, 0, record.time_us, record.time_us, record.epoch)
+        if is_cut:
+            planned = max(known.planned, record.planned_lots, known.sent + record.lots if not known.planned else 0)
+        else:
+            planned = known.filled + abs(self.holding(*place).lots)
+        self.liquidations[place] = msgspec.structs.replace(
+            known, planned=planned, sent=known.sent + record.lots, last_us=record.time_us
+        )
+
     def _answered(self, record: InstructionAnswered) -> None:
         found = self.instructions.get(record.instruction_id)
         if found is None:
@@ -1313,25 +1929,79 @@ class AccountState:
         if known is not None and known[0].needs_reconciliation and self.reconciled_seq < known[1]:
             latch = msgspec.structs.replace(latch, needs_reconciliation=True)
         self.latches[latch.scope, latch.state] = (latch, self.seq)
+        if latch.measure:
+            self.halted_by = {**self.halted_by, (latch.measure, latch.scope): latch.epoch}
 
     def _revalued(self) -> None:
         """Move the high-water mark, and give a new account its units (NAV starts at 1)."""
         self.version += 1
         self._equity = equity = self._equity_now()
+        if self.breaker.cuts:
+            self.breaker = self.breaker.without_reached({key: of.lots for key, of in self.holdings.items()})
         if not (math.isfinite(equity) and equity > 0):
             return
         if self.units == 0.0:
             self.units = equity
+        if self.opening_base is None and (base := self._baseline()) is not None:
+            self.opening_base = msgspec.structs.replace(base, equity=equity - self.flows_total)
         nav = equity / self.units
         self.nav_peak = max(self.nav_peak, nav)
-        self.nav_peak_since_reset = max(self.nav_peak_since_reset, nav)
+        if self.epoch != self._peak_epoch:
+            self._keep_epoch_peak()
+        self.epoch_peak = max(self.epoch_peak, nav)
+        self._value_session(equity, nav)
+        self._keep_losses(nav)
+
+    def _value_session(self, equity: float, nav: float) -> None:
+        """Give the open session its opening figures if it has none, and move its peak and its fall."""
         session = self.session
         if session is None:
             return
         if math.isnan(session.equity_open):
-            self.session = msgspec.structs.replace(session, equity_open=equity, flows=0.0, nav_peak=nav)
-        elif nav > session.nav_peak:
+            self.session = msgspec.structs.replace(session, equity_open=equity, flows=0.0, nav_peak=nav, nav_open=nav)
+        elif not nav <= session.nav_peak:
             self.session = msgspec.structs.replace(session, nav_peak=nav)
+        else:
+            self.session_drawdown_max = max(self.session_drawdown_max, 1.0 - nav / session.nav_peak)
+        if self.session_base is None:
+            self.session_base = self._baseline()
+
+    def _keep_losses(self, nav: float) -> None:
+        """Raise the peaks that limits count from, and note where P&L stands as a control epoch begins."""
+        begins = not self.loss_bases or self.loss_bases[-1].epoch < self.epoch
+        if not begins and nav <= min(self.peak_confirmed, self.base_peak, self.breaker.peak):
+            return
+        peak = float(self.equities_back()[:PEAK_CONFIRMATIONS].min()) / self.units
+        if begins:
+            if self.loss_bases:
+                ended = msgspec.structs.replace(self.loss_bases[-1], peak=self.base_peak)
+                self.loss_bases = (*self.loss_bases[:-1], ended)
+            date = self.session.date if self.session is not None else ""
+            base = LossBase(self.epoch, date, self.session_pnl(), self.session_gains_now(), peak)
+            self.loss_bases, self.base_peak = with_base(self.loss_bases, base), peak
+        self.base_peak = max(self.base_peak, peak)
+        self.peak_confirmed = max(self.peak_confirmed, peak)
+        self.breaker = self.breaker.raised(peak)
+
+
+def _merged(first: tuple[int, float], second: tuple[int, float]) -> tuple[int, float]:
+    """Two neighbouring epochs as one: whoever asks since the second hears of the first's peak too, never of less."""
+    return second[0], max(first[1], second[1])
+
+
+def _is_over(one: Tightened, date: str, time_us: int) -> bool:
+    """Whether a tightening holds no more in a session ("": not asked) or at a time."""
+    return bool(one.until and date > one.until) or 0 < one.until_us <= time_us
+
+
+def _is_cancel(order: OpenOrder, kind: str) -> bool:
+    """Whether a report is of a cancel that somebody wanted: not of what lapses by itself, gives way to a replacement,
+    or goes because the gateway said so."""
+    if kind == ExecutionKind.CANCEL_REQUESTED:
+        wanted = True
+    else:
+        wanted = kind == ExecutionKind.CANCELLED and not order.cancel_requested
+    return wanted and not (order.immediate or order.replaced or order.instruction_id)
 
 
 def _for_session(order: Order) -> bool:
@@ -1413,4 +2083,15 @@ _FOLDS: dict[type, Any] = {
     Escalated: AccountState._escalated,
     ReleaseDelaySet: AccountState._release_delay_set,
     Released: AccountState._released,
+    Forecast: AccountState._forecast,
+    Heartbeat: AccountState._heard,
+    Tightened: AccountState._tightened,
+    Split: AccountState._split,
+    Dividend: AccountState._dividend,
+    DividendSettled: AccountState._dividend_settled,
+    Settled: AccountState._settled,
+    FillReversed: AccountState._fill_reversed,
+    CalendarPlanned: AccountState._calendar_planned,
+    BudgetLent: AccountState._budget_lent,
+    BreakerMoved: AccountState._breaker_moved,
 }

@@ -5,9 +5,12 @@ transitions, never how it is stored. Stops latch: only a covering Resume by an e
 """
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
+
+from engine.proposals import Proposal
 
 
 class TradingState(enum.IntEnum):
@@ -19,30 +22,49 @@ class TradingState(enum.IntEnum):
     HALTED = 4
 
 
+class Sender(NamedTuple):
+    """Who stands behind an order, as its caller says; empty: not told."""
+
+    algo: str = ""
+    trader: str = ""
+    desk: str = ""
+
+
+NOBODY = Sender()
+"""Stands behind positions, which are kept by strategy, and behind orders that name nobody."""
+
+
 class Scope(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whom a stop or a resume reaches: the orders that match every field given. All empty: everything."""
 
     account: str = ""
     strategy: str = ""
     symbol: str = ""
+    algo: str = ""
+    trader: str = ""
+    desk: str = ""
 
-    def reaches(self, account: str, strategy: str, symbol: str) -> bool:
+    def reaches(self, account: str, strategy: str, symbol: str, sender: Sender = NOBODY) -> bool:
         return (
             (not self.account or self.account == account)
             and (not self.strategy or self.strategy == strategy)
             and (not self.symbol or self.symbol == symbol)
+            and (not self.algo or self.algo == sender.algo)
+            and (not self.trader or self.trader == sender.trader)
+            and (not self.desk or self.desk == sender.desk)
         )
 
     def covers(self, other: "Scope") -> bool:
         """Whether everything that `other` reaches is reached by this scope too."""
-        return self.reaches(other.account, other.strategy, other.symbol)
+        return self.reaches(other.account, other.strategy, other.symbol, other.sender)
+
+    @property
+    def sender(self) -> Sender:
+        return Sender(self.algo, self.trader, self.desk)
 
     def __str__(self) -> str:
-        parts = [f"{name} {value}" for name, value in zip(self.__struct_fields__, self._values(), strict=True) if value]
+        parts = [f"{name} {value}" for name in self.__struct_fields__ if (value := getattr(self, name))]
         return ", ".join(parts) or "everything"
-
-    def _values(self) -> Iterator[str]:
-        return iter((self.account, self.strategy, self.symbol))
 
 
 class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -94,22 +116,26 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     """Content hash of a whole set that is evaluated beside the armed one, without effect; empty: none."""
     limits_epoch: int = 0
     """Which arming of limits this partition has: the epoch that it had where the order of armings is settled."""
+    proposals: tuple[Proposal, ...] = ()
+    """Limit sets that wait for approval, and those decided last; only where the order of armings is settled."""
+    approved_limit_set: str = ""
+    """The set that was approved last, there too; while it is in force, no configuration takes its place."""
 
-    def state_at(self, account: str, strategy: str, symbol: str) -> TradingState:
+    def state_at(self, account: str, strategy: str, symbol: str, sender: Sender = NOBODY) -> TradingState:
         """The strictest stop in force that reaches such an order."""
         strictest = TradingState.ACTIVE
         for stop in self.stops:
-            if stop.state > strictest and stop.scope.reaches(account, strategy, symbol):
+            if stop.state > strictest and stop.scope.reaches(account, strategy, symbol, sender):
                 strictest = stop.state
         return strictest
 
-    def stops_at(self, account: str, strategy: str, symbol: str) -> tuple[Stop, ...]:
-        return tuple(stop for stop in self.stops if stop.scope.reaches(account, strategy, symbol))
+    def stops_at(self, account: str, strategy: str, symbol: str, sender: Sender = NOBODY) -> tuple[Stop, ...]:
+        return tuple(stop for stop in self.stops if stop.scope.reaches(account, strategy, symbol, sender))
 
-    def stopped_since(self, epoch: int, account: str, strategy: str, symbol: str) -> bool:
+    def stopped_since(self, epoch: int, account: str, strategy: str, symbol: str, sender: Sender = NOBODY) -> bool:
         """Whether a stop, in force or lifted, reached such an order after `epoch`."""
         ended: tuple[Stop | Lifted, ...] = (*self.stops, *self.lifted)
-        return any(s.epoch > epoch and s.scope.reaches(account, strategy, symbol) for s in ended)
+        return any(s.epoch > epoch and s.scope.reaches(account, strategy, symbol, sender) for s in ended)
 
     def lifts(self, scope: Scope, epoch: int, rank: int = 0) -> bool:
         """Whether a Resume of a higher epoch than `epoch` covers `scope`."""

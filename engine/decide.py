@@ -6,15 +6,16 @@ fits every limit, a limit that can't be evaluated refuses. The result is the rec
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 
 from engine.account import AccountState, book_key
-from engine.control import Control, Scope, TradingState
+from engine.control import NOBODY, Control, Scope, Sender, TradingState
 from engine.instrument import LOTS_MAX, AssetClass, Instrument, InstrumentSet
-from engine.limits import Limit, LimitAction, LimitSet, Policy, ScopeKind, reaches
+from engine.limits import IDENTITY_SCOPES, Limit, LimitAction, LimitSet, Policy, ScopeKind, reaches
 from engine.measures import MEASURES
 from engine.measures.measure import (
     MICROS,
@@ -28,8 +29,10 @@ from engine.measures.measure import (
 )
 from engine.minima import least_of
 from engine.order import Action, Order, Reason, Side, TimeInForce
-from engine.records import Check, Decided, Latch
+from engine.records import Check, Decided, Latch, Tightened
 from engine.risk.model import RiskModel
+from engine.tightening import changes_us, factor_on
+from engine.view import View, largest
 
 GUARDED = ("size", "value", "position")
 """Where no limit of one of these kinds reaches an instrument, nothing trades in it (FIA: no limit means blocked)."""
@@ -48,8 +51,10 @@ _ACTIONS = {
 }
 
 _ALLOW, _NONE = Action.ALLOW, Reason.NONE
-_LEAST, _MOST = -math.inf, math.inf
 """Looked up once: every check reads them."""
+
+_UNTOLD: Mapping[str, str] = MappingProxyType({})
+"""Who stands behind an order, where no limit asks."""
 
 _STATE_REASONS = {
     TradingState.HALTED: Reason.TRADING_HALTED,
@@ -95,12 +100,12 @@ def decide(state: AccountState, terms: Terms, order: Order, now_us: int) -> Deci
     Nothing is changed: the caller appends the record and folds it. The same arguments give the same record.
     """
     instrument = terms.instruments.get(order.symbol)
-    blocked = trading_state(state, terms.control, order.strategy, order.symbol)
+    blocked = trading_state(state, terms.control, order.strategy, order.symbol, order.sender)
     if blocked >= TradingState.CANCEL_ONLY:
         return _refused(terms, order, now_us, _stopped(state, terms.control, order, blocked), instrument)
     if instrument is None:
         return _refused(terms, order, now_us, _unknown(order), instrument)
-    resolved = _resolved(state, terms, order.strategy, instrument)
+    resolved = _resolved(state, terms, order, instrument, now_us)
     lots = instrument.lots(order.quantity) or 0
     refusal = _guard(state, terms, order, instrument, lots, resolved)
     if refusal is not None:
@@ -110,6 +115,7 @@ def decide(state: AccountState, terms: Terms, order: Order, now_us: int) -> Deci
     if isinstance(cap, _Refusal):
         return _refused(terms, order, now_us, cap, instrument)
     case = Case(state, terms.instruments, terms.model, terms.limits.policy, now_us, order, instrument, cap, replaced)
+    case.control = terms.control
     verdict, allowed = judge(case, resolved.limits), cap
     if verdict.action > Action.WARN:
         verdict, allowed = _cut(case, resolved.limits, verdict)
@@ -216,18 +222,19 @@ def _basket_refusal(record: Decided, failed: Decided) -> Decided:
 # --- guards, in order of precedence -------------------------------------------------------------------------------
 
 
-def trading_state(state: AccountState, control: Control, strategy: str, symbol: str) -> TradingState:
+def trading_state(
+    state: AccountState, control: Control, strategy: str, symbol: str, sender: Sender = NOBODY
+) -> TradingState:
     """The strictest of the stops and the account's own latches that reach such an order."""
-    stopped = control.state_at(state.account, strategy, symbol)
-    return max(stopped, state.latched_state(control, strategy, symbol)) if state.latches else stopped
+    stopped = control.state_at(state.account, strategy, symbol, sender)
+    return max(stopped, state.latched_state(control, strategy, symbol, sender)) if state.latches else stopped
 
 
 def superseded(state: AccountState, control: Control, order: Order, approved_seq: int, approved_epoch: int) -> bool:
     """Whether a stop, in force or lifted, came after an approval: it is then no approval any more (CONSISTENCY, stop
     dominates replay)."""
-    return control.stopped_since(approved_epoch, order.account, order.strategy, order.symbol) or state.latched_after(
-        approved_seq, order.strategy, order.symbol
-    )
+    place = order.strategy, order.symbol, order.sender
+    return control.stopped_since(approved_epoch, order.account, *place) or state.latched_after(approved_seq, *place)
 
 
 def _stopped(state: AccountState, control: Control, order: Order, blocked: TradingState) -> _Refusal:
@@ -242,6 +249,7 @@ def _guard(
         _guard_instrument(state, instrument)
         or _guard_terms(terms.limits.policy, order, instrument, lots)
         or _guard_replaced(state, order, lots)
+        or _guard_identity(terms.limits.policy, order)
         or guard_short(state, terms.limits.policy, order, instrument, lots)
         or _guard_limits(instrument, resolved)
         or _guard_minima(state, terms.limits.policy, order, instrument, lots)
@@ -305,6 +313,17 @@ def _guard_replaced(state: AccountState, order: Order, lots: int) -> _Refusal | 
     else:
         return None
     return _Refusal(Action.REJECT, reason, f"order {order.replaces_client_order_id!r}, which this one replaces, {what}")
+
+
+def _guard_identity(policy: Policy, order: Order) -> _Refusal | None:
+    if not policy.identities_required or not order.client_order_id:  # only asked about
+        return None
+    named = order.identities
+    missing = [kind for kind in policy.identities_required if not named[kind]]
+    if not missing:
+        return None
+    message = f"the limit set requires the order's {', '.join(missing)}; name it with the order"
+    return _Refusal(Action.REJECT, Reason.IDENTITY_MISSING, message)
 
 
 def _replaced(state: AccountState, order: Order, instrument: Instrument) -> Replaced:
@@ -394,11 +413,12 @@ def reduce_only_cap(
 
 def _reduce_only_books(state: AccountState, control: Control, order: Order) -> set[str]:
     """Books in whose scope the order must reduce: the strategy's for a stop of that strategy, else the account's."""
-    scopes = [stop.scope for stop in control.stops_at(state.account, order.strategy, order.symbol)]
+    place = state.account, order.strategy, order.symbol, order.sender
+    scopes = [stop.scope for stop in control.stops_at(*place)]
     scopes += [
         latch.scope
         for latch, seq in state.latches.values()
-        if latch.scope.reaches(state.account, order.strategy, order.symbol) and state.latch_holds(latch, seq, control)
+        if latch.scope.reaches(*place) and state.latch_holds(latch, seq, control)
     ]
     return {order.strategy if scope.strategy else "" for scope in scopes}
 
@@ -429,12 +449,13 @@ def side_reduces(state: AccountState, strategy: str, slot: int, sign: int) -> bo
 
 
 def _why_blocked(state: AccountState, control: Control, order: Order, blocked: TradingState) -> str:
-    for stop in control.stops_at(state.account, order.strategy, order.symbol):
+    place = state.account, order.strategy, order.symbol, order.sender
+    for stop in control.stops_at(*place):
         if stop.state is blocked:
             reason = f": {stop.reason}" if stop.reason else ""
             return f"{blocked.name} for {stop.scope} by {stop.actor} at epoch {stop.epoch}{reason}"
     for latch, _ in state.latches.values():
-        if latch.state is blocked and latch.scope.reaches(state.account, order.strategy, order.symbol):
+        if latch.state is blocked and latch.scope.reaches(*place):
             return f"{blocked.name} for {latch.scope} since epoch {latch.epoch}: {latch.cause}"
     return blocked.name
 
@@ -448,47 +469,80 @@ class _Resolved(msgspec.Struct, frozen=True):
     limit_set: LimitSet
     shadow_set: LimitSet | None
     instrument_set: InstrumentSet
+    tightenings: tuple[Tightened, ...]
+    from_us: int
+    until_us: int
+    """As long as time is from `from_us`, included, to `until_us`, excluded, the same tightenings hold."""
     limits: tuple[Armed, ...]
     """Those of the set in force, then those of the set in shadow, which change nothing."""
     missing: tuple[str, ...]
     """Kinds of guard that none of `limits` is."""
 
 
-def armed_limits(state: AccountState, terms: Terms, strategy: str, instrument: Instrument) -> tuple[Armed, ...]:
-    """The limits that reach such an order, in the precedence of their reasons."""
-    return _resolved(state, terms, strategy, instrument).limits
+def armed_limits(
+    state: AccountState, terms: Terms, order: Order, instrument: Instrument, now_us: int
+) -> tuple[Armed, ...]:
+    """The limits that reach an order, in the precedence of their reasons."""
+    return _resolved(state, terms, order, instrument, now_us).limits
 
 
-def _resolved(state: AccountState, terms: Terms, strategy: str, instrument: Instrument) -> _Resolved:
-    """Resolved once, and cached as long as the sets are the same."""
-    key = strategy, instrument.symbol
+def _resolved(state: AccountState, terms: Terms, order: Order, instrument: Instrument, now_us: int) -> _Resolved:
+    """Resolved once, and cached as long as the sets are the same and the same tightenings hold."""
+    strategy = order.strategy
+    key: tuple[str, ...] = (strategy, instrument.symbol)
+    identities = _UNTOLD
+    if terms.limits.by_identity or (terms.shadow is not None and terms.shadow.by_identity):
+        key, identities = (*key, *order.identity), order.identities
     cached: _Resolved | None = state.resolved.get(key)
     if (
         cached is not None
         and cached.limit_set is terms.limits
         and cached.instrument_set is terms.instruments
         and cached.shadow_set is terms.shadow
+        and cached.tightenings is state.tightenings
+        and cached.from_us <= now_us < cached.until_us
     ):
         return cached
-    limits = _reaching(terms.limits, state.account, strategy, instrument)
-    shadows = _reaching(terms.shadow, state.account, strategy, instrument, True) if terms.shadow is not None else ()
+    limits = _reaching(terms.limits, state, strategy, instrument, now_us, identities)
+    shadows = (
+        _reaching(terms.shadow, state, strategy, instrument, now_us, identities, True)
+        if terms.shadow is not None
+        else ()
+    )
     guarding = {one.measure.guards for one in limits if one.row.is_hard}
     missing = tuple(kind for kind in GUARDED if kind not in guarding)
     if len(state.resolved) >= RESOLVED_MAX:
         state.resolved.clear()
     resolved = state.resolved[key] = _Resolved(
-        terms.limits, terms.shadow, terms.instruments, (*limits, *shadows), missing
+        terms.limits,
+        terms.shadow,
+        terms.instruments,
+        state.tightenings,
+        now_us,
+        changes_us(state.tightenings, now_us),
+        (*limits, *shadows),
+        missing,
     )
     return resolved
 
 
 def _reaching(
-    limit_set: LimitSet, account: str, strategy: str, instrument: Instrument, shadow: bool = False
+    limit_set: LimitSet,
+    state: AccountState,
+    strategy: str,
+    instrument: Instrument,
+    now_us: int,
+    identities: Mapping[str, str],
+    shadow: bool = False,
 ) -> tuple[Armed, ...]:
     """The rows of a set that reach such an order, in the precedence of their reasons."""
-    rows = [row for row in limit_set.rows_for(account) if reaches(row, strategy, instrument)]
+    rows = [row for row in limit_set.rows_for(state.account) if reaches(row, strategy, instrument, identities)]
     rows.sort(key=lambda row: MEASURES[row.measure].reason.rank)
-    return tuple(Armed(row, MEASURES[row.measure], account, strategy, instrument, shadow) for row in rows)
+    factors = [factor_on(state.tightenings, row.measure, instrument, now_us) for row in rows]
+    return tuple(
+        Armed(row, MEASURES[row.measure], state.account, strategy, instrument, shadow, factor, identities)
+        for row, factor in zip(rows, factors, strict=True)
+    )
 
 
 def judge(case: Case, limits: Sequence[Armed]) -> Verdict:
@@ -503,7 +557,8 @@ def judge(case: Case, limits: Sequence[Armed]) -> Verdict:
             check = _unevaluable(case, armed, missing)
         else:
             before, after, age_us = reading
-            if _LEAST < before < _MOST and _LEAST < after < armed.quiet:
+            change = after - before
+            if change - change == 0.0 and after < armed.quiet:  # both are finite
                 checks.append(
                     Check(
                         armed.name,
@@ -600,14 +655,17 @@ def _is_reduction(case: Case, armed: Armed) -> bool:
 
 def _passes_as_reduction(case: Case, armed: Armed, reading: Reading) -> bool:
     """Whether a breached limit lets the order pass because it truly reduces. Fat-finger limits never do; a portfolio
-    measure does where the order, if filled, lowers it and the grid loss of its underlying's group does not rise."""
+    measure does where the order, if filled, lowers it (or, of a sum, has no part in it: stock has no vega) and the grid
+    loss of its underlying's group does not rise."""
     measure = armed.measure
     if measure.family is Family.FAT_FINGER or not _is_reduction(case, armed):
         return False
     if measure.family is Family.INPUT or measure.filled is None:
         return True
     try:
-        return measure.filled(case, armed) < _standing(case, armed, reading) and not _group_grid_rises(case)
+        filled, standing = measure.filled(case, armed), _standing(case, armed, reading)
+        is_untouched = measure.is_sum and filled == standing == reading[1]
+        return (filled < standing or is_untouched) and not _group_grid_rises(case)
     except Unevaluable:
         return True
 
@@ -623,17 +681,28 @@ def _standing(case: Case, armed: Armed, reading: Reading) -> float:
 def _group_grid_rises(case: Case) -> bool:
     """Whether filling the order raises the worst loss over a ±spot move of its underlying's group.
 
-    For linear instruments that loss is proportional to max(Σ high, −Σ low) over the group, which needs no model.
+    For linear instruments that loss is proportional to max(Σ high, −Σ low) over the group, which needs no model; where
+    options are among the symbols it is read off the grid. Raises Unevaluable there.
     """
     underlyings = case.underlyings()
     if underlyings.alone:
         return False
     view = case.view("", None)
+    if not case.values.linear:
+        return _grid_rises(case, view)
     members = underlyings.index == underlyings.index[case.slot]
     low, high = float(view.low[members].sum()), float(view.high[members].sum())
     moved = case.sign * case.joining * case.unit_value()
     now, then = max(high, -low), max(high + moved, -(low + moved))
     return then > now * (1 + 1e-12)
+
+
+def _grid_rises(case: Case, view: View) -> bool:
+    columns, slot = case.columns(), case.slot
+    now = view.grid_of(columns, case.underlyings(), slot)
+    moved = case.sign * case.joining * case.scenario_value()
+    then, worst = largest(now - moved * columns.grid[slot]), largest(now)
+    return then > max(worst, 0.0) + 1e-12 * abs(worst)
 
 
 def _fit(case: Case, armed: Armed) -> int:
@@ -721,7 +790,8 @@ def _latches(state: AccountState, terms: Terms, order: Order, verdict: Verdict) 
     for armed, check in verdict.breached:
         if check.action is Action.HALT:
             scope = _latch_scope(armed.row, state.account, order)
-            latches.append(Latch(scope, armed.row.halt_state.trading_state, terms.control.epoch, describe(check)))
+            state_wanted, cause = armed.row.halt_state.trading_state, describe(check)
+            latches.append(Latch(scope, state_wanted, terms.control.epoch, cause, measure=armed.name))
     return tuple(latches)
 
 
@@ -730,6 +800,10 @@ def _latch_scope(row: Limit, account: str, order: Order) -> Scope:
         return Scope(account, strategy=order.strategy)
     if row.scope is ScopeKind.SYMBOL:
         return Scope(account, symbol=order.symbol)
+    if row.scope in IDENTITY_SCOPES:
+        sender = order.sender._asdict()
+        kind = row.scope.value
+        return Scope(account, **{kind: sender[kind]})
     return Scope(account)
 
 

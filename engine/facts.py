@@ -109,7 +109,18 @@ def listing(state: AccountState, instrument: Instrument, now_us: int, epoch: int
         tick_size=instrument.tick_size,
         currency=instrument.currency,
         settles_variation=instrument.asset_class == "future",
+        underlying=instrument.underlying if instrument.option is not None else "",
     )
+
+
+def listings(
+    state: AccountState, instruments: InstrumentSet, instrument: Instrument, now_us: int, epoch: int
+) -> list[Listed]:
+    """The records that bring a symbol into the account, and what it is an option on; none where they are in it. What is
+    no instrument has no mark, so that options on it can't be valued."""
+    written_on = instruments.get(instrument.underlying) if instrument.option is not None else None
+    found = (listing(state, one, now_us, epoch) for one in (written_on, instrument) if one is not None)
+    return [record for record in found if record is not None]
 
 
 def observation(
@@ -126,7 +137,8 @@ def observation(
         slot = state.slots[symbol]
         currencies.add(state.listed[symbol].currency)
         quote = quotes.get(symbol)
-        if quote is not None and _is_newer(quote, prices, slot, now_us):
+        split_us = state.adjusted_us.get(symbol, 0) if state.adjusted_us else 0
+        if quote is not None and quote.time_us > split_us and _is_newer(quote, prices, slot, now_us):
             marks[symbol] = Quoted(quote.mark, quote.bid, quote.ask, quote.time_us, int(quote.phase))
     currencies.discard(state.base_currency)
     fx = {currency: rate for currency in sorted(currencies) if (rate := _new_rate(state, quotes, currency)) is not None}
@@ -164,10 +176,12 @@ def rate_from(quotes: Mapping[str, Quote], currency: str, base: str) -> Rate | N
 
 
 def tracked_symbols(state: AccountState) -> list[str]:
-    """The symbols that are held or open: those whose marks matter."""
+    """The symbols that are held or open, and what the options among them are written on: those whose marks matter."""
     book = state.book
     active = (book.lots != 0) | (book.buys != 0) | (book.sells != 0)
-    return [symbol for symbol, slot in state.slots.items() if active[slot]]
+    tracked = [symbol for symbol, slot in state.slots.items() if active[slot]]
+    written_on = (state.underlyings[symbol] for symbol in tracked if symbol in state.underlyings)
+    return list(dict.fromkeys((*tracked, *(symbol for symbol in written_on if symbol in state.slots))))
 
 
 def executed(
@@ -189,10 +203,12 @@ def executed(
     filled = _Filled(0, 0)
     if report.kind == ExecutionKind.FILL or report.cumulative_quantity:
         lot_size, listed = _lot_size(state, instruments, report, symbol, sign, now_us, epoch)
-        records += [listed] if listed is not None else []
+        records += listed
         filled = _filled(state, report, lot_size, _held(state, symbol) * sign)
     lots = filled.lots
     flags = _flags(state, report, lots)
+    if lots and 0 < report.time_us <= state.adjusted_us.get(symbol, 0):
+        flags = (*flags, "before_split")
     stray = bool(flags)
     if filled.off_lot:
         flags = (*flags, "off_lot")
@@ -236,8 +252,8 @@ def _lot_size(
     sign: int,
     now_us: int,
     epoch: int,
-) -> tuple[float, Listed | None]:
-    """The lot size of what was filled, and the record that brings its symbol into the account where it needs one."""
+) -> tuple[float, list[Listed]]:
+    """The lot size of what was filled, and the records that bring its symbol into the account where it needs some."""
     known, instrument = state.listed.get(symbol), instruments.get(symbol)
     if known is None and instrument is None:
         raise FactError("symbol", f"{symbol!r} is not registered; register it, then report the fill again")
@@ -245,7 +261,9 @@ def _lot_size(
         raise FactError("side", "expected SIDE_BUY or SIDE_SELL: the order is not known, so its side must be given")
     lot_size = known.lot_size if known is not None else instrument.lot_size if instrument is not None else 1.0
     filled = report.kind == ExecutionKind.FILL
-    return lot_size, listing(state, instrument, now_us, epoch) if instrument is not None and filled else None
+    return lot_size, listings(
+        state, instruments, instrument, now_us, epoch
+    ) if instrument is not None and filled else []
 
 
 def _filled(state: AccountState, report: Execution, lot_size: float, held: int) -> _Filled:
@@ -328,13 +346,12 @@ def account_opened(
         if event_id in state.events:
             return []
         raise FactError("account", f"{state.account} is open already", precondition=True)
-    listed: list[Listed] = []
+    listed: dict[str, Listed] = {}
     opening: list[OpeningPosition] = []
     for position in positions:
         instrument, lots = _stated(instruments, position)
-        if all(known.symbol != instrument.symbol for known in listed):
-            record = listing(state, instrument, now_us, epoch)
-            listed += [record] if record is not None else []
+        for record in listings(state, instruments, instrument, now_us, epoch):
+            listed.setdefault(record.symbol, record)
         if position.average_cost is None:
             problem = f"needed for {position.symbol}: without it the opening position would count as a gain"
             raise FactError("account_opened.positions.average_cost", problem)
@@ -346,7 +363,7 @@ def account_opened(
             event_id=event_id,
             base_currency=base_currency,
             cash=dict(cash),
-            listed=tuple(listed),
+            listed=tuple(listed.values()),
             positions=tuple(opening),
         )
     ]
@@ -412,39 +429,35 @@ def reconciled(
     if snapshot_us < state.last_fill_us:
         problem = "a fill was booked after the snapshot was taken; take a new one"
         raise FactError("snapshot_time", problem, precondition=True)
-    records: list[AnyRecord] = []
+    listed: dict[str, Listed] = {}
     stated: dict[tuple[str, str], ReconciledPosition] = {}
     for position in positions:
         instrument, lots = _stated(instruments, position)
-        record = listing(state, instrument, now_us, epoch)
-        if record is not None and all(known.symbol != record.symbol for known in records if isinstance(known, Listed)):
-            records.append(record)
+        for record in listings(state, instruments, instrument, now_us, epoch):
+            listed.setdefault(record.symbol, record)
         key = (position.strategy, position.symbol)
         _need_cost(state, position, lots)
         stated[key] = ReconciledPosition(position.strategy, position.symbol, lots, position.average_cost)
     orders = None if open_orders is None else list(open_orders)
     adopted = tuple(_adopted(state, instruments, order) for order in orders or () if _is_new(state, order, snapshot_us))
     for symbol in dict.fromkeys(order.symbol for order in adopted):
-        record = listing(state, instruments.instruments[symbol], now_us, epoch)
-        if record is not None and all(known.symbol != symbol for known in records if isinstance(known, Listed)):
-            records.append(record)
+        for record in listings(state, instruments, instruments.instruments[symbol], now_us, epoch):
+            listed.setdefault(record.symbol, record)
     open_lots = None if orders is None else _open_lots(state, orders)
     merged = None if cash is None else {**state.cash, **cash}
     differences = (*_position_differences(state, stated), *_order_differences(adopted))
-    records.append(
-        Reconciled(
-            time_us=now_us,
-            epoch=epoch,
-            reason=reason,
-            positions=tuple(stated.values()),
-            cash=merged,
-            open_orders=open_lots,
-            adopted=adopted,
-            snapshot_us=snapshot_us,
-            differences=differences,
-        )
+    booked = Reconciled(
+        time_us=now_us,
+        epoch=epoch,
+        reason=reason,
+        positions=tuple(stated.values()),
+        cash=merged,
+        open_orders=open_lots,
+        adopted=adopted,
+        snapshot_us=snapshot_us,
+        differences=differences,
     )
-    return records
+    return [*listed.values(), booked]
 
 
 def _need_cost(state: AccountState, position: StatedPosition, lots: int) -> None:

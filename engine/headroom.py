@@ -133,7 +133,7 @@ def _most_at_all(asked: Asked, instrument: Instrument) -> int:
     most = LOTS_MAX
     if guard_short(state, asked.terms.limits.policy, order, instrument, most) is not None:
         most = max(1, state.book.interval(state.slots[order.symbol])[0])
-    blocked = trading_state(state, control, order.strategy, order.symbol)
+    blocked = trading_state(state, control, order.strategy, order.symbol, order.sender)
     if blocked is TradingState.ACTIVE:
         return most
     cap = reduce_only_cap(state, control, order, most, blocked)
@@ -147,7 +147,8 @@ def _most_by_limits(asked: Asked, instrument: Instrument, most: int) -> int:
     state, terms, order = asked.state, asked.terms, asked.order
     policy = terms.limits.policy
     case = Case(state, terms.instruments, terms.model, policy, asked.now_us, order, instrument, most)
-    for armed in armed_limits(state, terms, order.strategy, instrument):
+    case.control = terms.control
+    for armed in armed_limits(state, terms, order, instrument, asked.now_us):
         lots = _most_by(case, armed)
         if lots < case.lots:
             case = case.resized(max(1, lots))
@@ -198,7 +199,7 @@ def _var_falls(case: Case, armed: Armed, room: int) -> int:
     days, confidence = columns.days, _VAR_CONFIDENCES[armed.name]
     losses = view.losses(columns)[:days]
     now, worst = view.tail(columns, days).var(confidence), tail_count(days, confidence)
-    harm = -case.sign * case.unit_value() * columns.returns[case.slot][:days]
+    harm = -case.sign * case.scenario_value() * columns.returns[case.slot][:days]
     rises, falls = harm > 0, (harm < 0) & (losses >= now)
     joins = np.sort((now - losses[rises]) / harm[rises])
     leaves = np.sort((now - losses[falls]) / harm[falls])

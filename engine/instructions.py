@@ -1,29 +1,34 @@
 """What the execution engine is told to do, and what is made of its answers: records, from the state and the terms.
 
 Pure. A halt asks to cancel what works in its scope, a limit that is over asks to cancel what no longer fits it
-(`engine.misfits`), a stop that flattens brings positions to zero with the gateway's own orders. An instruction is out
+(`engine.misfits`), a stop that flattens brings positions to zero with the gateway's own orders, and a cut that somebody
+began brings them down (`engine.liquidation`: in slices, largest risk first). An instruction is out
 until its order has ended; nothing is asked twice meanwhile, whoever runs this, because it looks at the fold alone. What
 is not answered or not done in time is escalated to a person, once.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from engine.account import AccountState, Instruction, OpenOrder, book_key
-from engine.control import Control, Stop, TradingState
-from engine.decide import Terms, reduction_room, trading_state
+from engine.control import Control, Sender, Stop, TradingState
+from engine.decide import Terms, reduction_room, side_reduces, trading_state
+from engine.greek_cuts import greek_cuts
 from engine.limits import Unit
+from engine.liquidation import Place, cut_lots, next_lots, ranked, slice_lots, unfinished_cuts, waits
 from engine.misfits import Misfit, misfits
 from engine.order import Order, OrderType, Reason, Side, TimeInForce
 from engine.records import (
     AnyRecord,
+    BreakerStage,
     Escalated,
     Instructed,
     InstructionAnswered,
     InstructionKind,
     InstructionStatus,
 )
+from engine.silence import fallen_silent
 from engine.suspects import releases
 
 RECORDS_MAX = 1_000
@@ -67,6 +72,10 @@ def due(state: AccountState, terms: Terms, now_us: int) -> list[AnyRecord]:
         return []
     make = _Maker(state, terms.control.epoch, now_us)
     made: list[AnyRecord] = [*_on_stops(make, state, terms, now_us), *_on_limits(make, state, terms, now_us)]
+    made += _on_breaker(make, state, terms, {one.client_order_id for one in made if isinstance(one, Instructed)})
+    if not made:  # ids of cuts would be those of the orders above
+        made += _on_greeks(state, terms, now_us)
+    made += fallen_silent(state, terms, now_us)
     made += [*overdue(state, terms.control.epoch, now_us), *releases(state, now_us, terms.control.epoch)]
     return made[:RECORDS_MAX]
 
@@ -82,7 +91,8 @@ def due_on_stops(state: AccountState, terms: Terms, now_us: int) -> list[AnyReco
 def _on_stops(make: "_Maker", state: AccountState, terms: Terms, now_us: int) -> list[Instructed]:
     """Cancels under a halt, and the orders that flatten."""
     cancels = [make.cancel(*halted) for halted in _halted(state, terms.control)]
-    return [*cancels, *(make.flatten(*wanted) for wanted in _unflat(state, terms.control, now_us))]
+    flattened = [make.flatten(*wanted) for wanted in _unflat(state, terms, now_us)]
+    return [*cancels, *flattened, *_unfinished(make, state, terms, now_us)]
 
 
 def _on_limits(make: "_Maker", state: AccountState, terms: Terms, now_us: int) -> list[Instructed]:
@@ -94,6 +104,33 @@ def _on_limits(make: "_Maker", state: AccountState, terms: Terms, now_us: int) -
     asked = [order for order in state.orders.values() if _is_going(state, order)]
     found = misfits(state, terms, now_us, (*halted, *asked))
     return [make.cancel(misfit.order, (misfit.reason, _told(misfit))) for misfit in found]
+
+
+def _on_breaker(make: "_Maker", state: AccountState, terms: Terms, going: set[str]) -> list[Instructed]:
+    """Cancels where the drawdown breaker lets nothing be opened: while it closes, of whatever works, because it would
+    close beside the gateway's own orders; while it cools down, of what does more than reduce."""
+    stage = state.breaker.stage
+    if terms.limits.policy.breaker is None or not stage.opens_nothing:
+        return []
+    closing, cause = stage is BreakerStage.L3, (Reason.DRAWDOWN_BREAKER, f"the drawdown breaker is at {stage.name}")
+    return [
+        make.cancel(order, cause)
+        for order in state.orders.values()
+        if order.client_order_id not in going
+        and _is_standing(state, order)
+        and (closing or not side_reduces(state, book_key(order.strategy), state.slots[order.symbol], order.sign))
+    ]
+
+
+def _on_greeks(state: AccountState, terms: Terms, now_us: int) -> list[Instructed]:
+    """The first orders of a cut of what carries a Greek far past its cap, but where trading is stopped anyway."""
+    cuts, cause = greek_cuts(state, terms, now_us)
+    open_to_all = {place: lots for place, lots in cuts.items() if _trades(state, terms, place)}
+    return planned_cuts(state, terms, open_to_all, cause, now_us) if open_to_all else []
+
+
+def _trades(state: AccountState, terms: Terms, place: Place) -> bool:
+    return trading_state(state, terms.control, *place) <= TradingState.REDUCE_ONLY
 
 
 def _is_standing(state: AccountState, order: OpenOrder) -> bool:
@@ -123,29 +160,29 @@ def _amount(value: float, unit: str) -> str:
 
 def _halted(state: AccountState, control: Control) -> Iterator[tuple[OpenOrder, tuple[Reason, str]]]:
     """The open orders that a halt reaches and that nobody was asked to cancel yet, with why."""
-    scopes: dict[tuple[str, str], str] = {}
+    scopes: dict[tuple[str, str, Sender], str] = {}
     for order in state.orders.values():
         if order.own or order.closing or order.instruction_id:
             continue
-        scope = order.strategy, order.symbol
+        scope = order.strategy, order.symbol, order.sender
         if scope not in scopes:
             scopes[scope] = _halt(state, control, *scope)
         if scopes[scope]:
             yield order, (Reason.TRADING_HALTED, scopes[scope])
 
 
-def _halt(state: AccountState, control: Control, strategy: str, symbol: str) -> str:
+def _halt(state: AccountState, control: Control, strategy: str, symbol: str, sender: Sender) -> str:
     """What halts such orders, in words; empty: nothing does."""
-    if trading_state(state, control, strategy, symbol) is not TradingState.HALTED:
+    if trading_state(state, control, strategy, symbol, sender) is not TradingState.HALTED:
         return ""
-    for stop in control.stops_at(state.account, strategy, symbol):
+    for stop in control.stops_at(state.account, strategy, symbol, sender):
         if stop.state is TradingState.HALTED:
             return _why(stop)
     causes = [
         latch.cause
         for latch, seq in state.latches.values()
         if latch.state is TradingState.HALTED
-        and latch.scope.reaches(state.account, strategy, symbol)
+        and latch.scope.reaches(state.account, strategy, symbol, sender)
         and state.latch_holds(latch, seq, control)
     ]
     return f"HALTED: {causes[0]}"
@@ -156,22 +193,75 @@ def _why(stop: Stop) -> str:
     return f"{stop.state.name} for {stop.scope} by {stop.actor} at epoch {stop.epoch}{reason}"
 
 
-def _unflat(state: AccountState, control: Control, now_us: int) -> Iterator[tuple[str, str, int, Stop]]:
+def _unflat(state: AccountState, terms: Terms, now_us: int) -> list[tuple[str, str, int, Stop]]:
     """(strategy, symbol, signed lots to trade, the stop) of each position that a stop flattens and that no open order
-    closes yet. One that the venue has just not filled waits."""
-    stops = [stop for stop in control.stops if stop.flatten]
-    if not stops:
-        return
-    for (strategy, symbol), holding in sorted(state.holdings.items()):
-        reached = [stop for stop in stops if stop.scope.reaches(state.account, strategy, symbol)]
-        unfilled_us = state.unfilled_us.get((strategy, symbol))
-        waits = unfilled_us is not None and unfilled_us <= now_us < unfilled_us + RETRY_US
-        if not holding.lots or not reached or waits:
-            continue
-        sign = -1 if holding.lots > 0 else 1
-        lots = reduction_room(state, book_key(strategy), state.slots[symbol], sign)
+    closes yet, the largest risk first. One that the venue has just not filled waits, and so does the next slice."""
+    stops = [stop for stop in terms.control.stops if stop.flatten]
+    wanted: dict[Place, tuple[int, Stop]] = {}
+    for place, holding in state.holdings.items() if stops else ():
+        reached = [stop for stop in stops if stop.scope.reaches(state.account, *place)]
+        lots = _closable(state, terms, place, abs(holding.lots), now_us) if reached else 0
         if lots:
-            yield strategy, symbol, sign * lots, reached[0]
+            wanted[place] = lots, reached[0]
+    first = ranked(state, terms.instruments, terms.model, terms.limits.policy, sorted(wanted), now_us)
+    return [(*place, *wanted[place]) for place in first]
+
+
+def _closable(state: AccountState, terms: Terms, place: Place, lots: int, now_us: int) -> int:
+    """Of `lots` to close of a position, the signed lots of the order that is due now; 0: none is."""
+    held, policy = state.holding(*place).lots, terms.limits.policy
+    unfilled_us = state.unfilled_us.get(place)
+    is_early = unfilled_us is not None and unfilled_us <= now_us < unfilled_us + RETRY_US
+    if not held or is_early or waits(state, terms.instruments, policy, place, now_us):
+        return 0
+    sign = -1 if held > 0 else 1
+    room = min(lots, reduction_room(state, book_key(place[0]), state.slots[place[1]], sign))
+    return sign * next_lots(state, terms.instruments, policy, place, room) if room else 0
+
+
+def _unfinished(make: "_Maker", state: AccountState, terms: Terms, now_us: int) -> list[Instructed]:
+    """The next orders of the cuts that are under way, but where a stop flattens anyway."""
+    flattening = [stop for stop in terms.control.stops if stop.flatten]
+    made = []
+    for place, left in unfinished_cuts(state, terms.control):
+        if any(stop.scope.reaches(state.account, *place) for stop in flattening):
+            continue
+        lots, progress = _closable(state, terms, place, left, now_us), state.liquidations[place]
+        if lots:
+            made.append(make.cut(place, lots, progress.planned, (Reason.NONE, progress.cause)))
+    return made
+
+
+def planned_cuts(
+    state: AccountState, terms: Terms, cuts: float | Mapping[Place, int], cause: tuple[Reason, str], now_us: int
+) -> list[Instructed]:
+    """The first orders of cuts, the largest risk first; `due` makes those that follow, until all is filled, a Resume
+    covers it or the position is gone.
+
+    `cuts`: the part of every position to cut, above 0 and at most 1, in whole lots counted up; or lots > 0 by strategy
+    and symbol. `cause`: why, and its words name the cut: another cause begins another one, the same one goes on. What
+    the position or the orders that close it already leave no room for is not cut. Raises ValueError on a fraction out
+    of range or on lots below 1."""
+    if isinstance(cuts, Mapping):
+        wanted = dict(cuts)
+    else:
+        wanted = {place: cut_lots(holding.lots, cuts) for place, holding in state.holdings.items() if holding.lots}
+    for (strategy, symbol), lots in wanted.items():
+        if lots < 1:
+            raise ValueError(f"cuts: expected 1 lot or more of {symbol} of strategy {strategy!r}, got {lots}")
+    make = _Maker(state, terms.control.epoch, now_us)
+    made = []
+    for place in ranked(state, terms.instruments, terms.model, terms.limits.policy, sorted(wanted), now_us):
+        held = state.holding(*place).lots
+        sign = -1 if held > 0 else 1
+        room = reduction_room(state, book_key(place[0]), state.slots[place[1]], sign) if held else 0
+        planned = min(wanted[place], room)
+        progress = state.liquidations.get(place)
+        if not planned or (progress is not None and progress.is_cut and progress.cause == cause[1]):
+            continue
+        lots = slice_lots(state, terms.instruments, terms.limits.policy, place[1], planned)
+        made.append(make.cut(place, sign * lots, planned, cause))
+    return made
 
 
 class _Maker:
@@ -201,8 +291,19 @@ class _Maker:
         )
 
     def flatten(self, strategy: str, symbol: str, lots: int, stop: Stop) -> Instructed:
-        """`lots` > 0 buys. A market order for the day, whatever order types the limits permit to others."""
-        name = plain = self._id(InstructionKind.FLATTEN)
+        """`lots` > 0 buys."""
+        return self._own(InstructionKind.FLATTEN, (strategy, symbol), lots, (_REASONS[stop.state], _why(stop)))
+
+    def cut(self, place: Place, lots: int, planned: int, cause: tuple[Reason, str]) -> Instructed:
+        """`lots` > 0 buys; `planned`: of the whole cut."""
+        return self._own(InstructionKind.CUT, place, lots, cause, planned)
+
+    def _own(
+        self, kind: InstructionKind, place: Place, lots: int, cause: tuple[Reason, str], planned: int = 0
+    ) -> Instructed:
+        """A market order for the day, whatever order types the limits permit to others."""
+        strategy, symbol = place
+        name = plain = self._id(kind)
         tries = 0
         while name in self._state.memos:  # somebody's order has that name
             tries += 1
@@ -222,13 +323,14 @@ class _Maker:
             time_us=self._now_us,
             epoch=self._epoch,
             instruction_id=name,
-            kind=InstructionKind.FLATTEN,
+            kind=kind,
             client_order_id=name,
-            reason=_REASONS[stop.state],
-            message=_why(stop),
+            reason=cause[0],
+            message=cause[1],
             deadline_us=self._now_us + ANSWER_US,
             order=order,
             lots=abs(lots),
+            planned_lots=planned,
         )
 
 

@@ -14,11 +14,13 @@ import msgspec
 
 from engine.limits import (
     EVERY,
+    Breaker,
     HaltState,
     Limit,
     LimitAction,
     LimitSet,
     Policy,
+    RegimeMethod,
     ScopeKind,
     Unit,
     alike,
@@ -31,8 +33,20 @@ UNNAMED = ""
 
 _MILDEST_FIRST = list(LimitAction)
 _MILDEST_STATE_FIRST = list(HaltState)
-_SPANS_S = ("mark_age_max_s", "valid_for_default_s", "model_age_max_s")
-_LOOSER_WHEN_HIGHER = ("mark_age_max_s", "model_age_max_s", "model_price_lag_days_max", "model_lag_sessions_max")
+_POLICY_SETS = ("order_types", "times_in_force", "identities_required")
+_SPANS_S = ("mark_age_max_s", "valid_for_default_s", "model_age_max_s", "flatten_interval_s")
+_LOOSER_WHEN_HIGHER = (
+    "mark_age_max_s",
+    "model_age_max_s",
+    "model_price_lag_days_max",
+    "model_lag_sessions_max",
+    "underlying_move_max",
+    "volatility_scale_min",
+    "cluster_correlation",
+    "loss_confirmations",
+    "budget_var_limit",
+)
+_LOOSER_WHEN_LOWER = ("cash_haircut", "budget_confidence", "budget_headroom_min")
 
 _PAIRED_BY: tuple[Callable[[Limit], tuple[object, ...]], ...] = (
     lambda row: row.key,
@@ -104,7 +118,7 @@ def normal(limit_set: LimitSet, measures: Mapping[str, Any]) -> LimitSet:
     rows = tuple(_normal_row(row, measures) for row in limit_set.rows)
     policy = limit_set.policy
     spans = {name: _whole_micros(getattr(policy, name)) for name in _SPANS_S}
-    types = {name: tuple(sorted(set(getattr(policy, name)))) for name in ("order_types", "times_in_force")}
+    types = {name: tuple(sorted(set(getattr(policy, name)))) for name in _POLICY_SETS}
     return LimitSet(rows, msgspec.structs.replace(policy, **spans, **types))
 
 
@@ -276,15 +290,51 @@ def _policy_changes(before: Policy, after: Policy) -> Iterator[PolicyChange]:
 def _policy_loosened(field: str, was: Any, now: Any) -> bool:
     if field in ("order_types", "times_in_force"):
         return not set(now) <= set(was)
+    if field == "identities_required":
+        return not set(was) <= set(now)
     if field in ("market_slippage", "order_value_min", "short_sales_marked"):
         return bool(now < was)
+    if field == "breaker":
+        return was is not None and (now is None or _breaker_loosened(was, now))
+    if field in ("volatility_target", "greeks_cut_at"):
+        return was is not None and (now is None or now > was)
+    if field == "volatility_regime":
+        return bool(now is RegimeMethod.OFF)
+    if field == "regime_factors":
+        return any(after > before for before, after in zip(was, now, strict=False))
+    if field in ("margin_rates", "fee_rates"):
+        return _rates_loosened(was, now)
+    if field in _LOOSER_WHEN_LOWER:
+        return bool(now < was)
     return field in _LOOSER_WHEN_HIGHER and bool(now > was)
+
+
+def _rates_loosened(was: dict[str, float], now: dict[str, float]) -> bool:
+    """A rate that is lower, and any that comes or goes: what stands for it otherwise depends on the instrument."""
+    return was.keys() != now.keys() or any(now[name] < rate for name, rate in was.items())
+
+
+def _word(one: Any) -> str:
+    if isinstance(one, enum.Enum):
+        return one.name.lower()
+    return one if isinstance(one, str) else f"{one:g}"
+
+
+def _breaker_loosened(was: Breaker, now: Breaker) -> bool:
+    """Whether it trips later, cuts less, or lets go sooner."""
+    later = any(after > before for before, after in zip(was.levels, now.levels, strict=True))
+    less = any(after < before for before, after in zip(was.cuts, now.cuts, strict=True))
+    sooner = any(after > before for before, after in zip(was.releases, now.releases, strict=True))
+    shorter = now.cooldown_sessions < was.cooldown_sessions or now.recovering_sessions < was.recovering_sessions
+    return later or less or sooner or shorter or now.recovery_drawdown > was.recovery_drawdown
 
 
 def _written(value: Any) -> str:
     """A value as a configuration would have it."""
     if isinstance(value, tuple):
-        return " ".join(one.name.lower() if isinstance(one, enum.Enum) else f"{one:g}" for one in value) or "none"
+        return " ".join(map(_word, value)) or "none"
+    if isinstance(value, Breaker):
+        return ", ".join(f"{name} {_written(getattr(value, name))}" for name in Breaker.__struct_fields__)
     if isinstance(value, dict):
         return " ".join(f"{account}={share:g}" for account, share in value.items()) or "none"
     if isinstance(value, bool):

@@ -13,13 +13,15 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from engine.control import TradingState
 from engine.instrument import AssetClass, Instrument
-from engine.order import OrderType, TimeInForce
+from engine.loss_memory import CONFIRMATIONS_MAX, ROLLS_MAX
+from engine.order import IDENTITIES, OrderType, TimeInForce
 
 EVERY = "*"
 NOTE_CHARS_MAX = 1_000
@@ -34,6 +36,21 @@ class ScopeKind(enum.StrEnum):
     ASSET_CLASS = "asset_class"
     SECTOR = "sector"
     SYMBOL = "symbol"
+    ALGO = "algo"
+    TRADER = "trader"
+    DESK = "desk"
+    CLIENT = "client"
+    VENUE = "venue"
+
+
+IDENTITY_SCOPES = frozenset(ScopeKind(kind) for kind in IDENTITIES)
+"""Whoever stands behind an order, within an account: of what is counted order by order. No position is kept by it."""
+
+BOOK_SCOPES = frozenset(ScopeKind) - IDENTITY_SCOPES
+"""Those that have positions of their own."""
+
+NO_STOP_SCOPES = frozenset({ScopeKind.CLIENT, ScopeKind.VENUE})
+"""No stop and no latch has these."""
 
 
 class Unit(enum.StrEnum):
@@ -77,6 +94,15 @@ class HaltState(enum.StrEnum):
     @property
     def trading_state(self) -> TradingState:
         return TradingState[self.name]
+
+
+class RegimeMethod(enum.StrEnum):
+    """By what the market's volatility regime is told (engine.risk.regime)."""
+
+    OFF = "off"
+    EWMA = "ewma"
+    GARCH = "garch"
+    MARKOV = "markov"
 
 
 class LimitError(ValueError):
@@ -133,6 +159,23 @@ class Limit(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
         return self.measure, self.scope, self.match, self.account, self.action, self.mode
 
 
+class Breaker(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The drawdown circuit breaker (engine.breaker). Drawdowns are fractions of the peak, reached inclusive."""
+
+    levels: tuple[float, float, float] = (0.03, 0.05, 0.08)
+    """Drawdowns of L1, L2 and L3."""
+    cuts: tuple[float, float] = (0.25, 0.5)
+    """Parts of each position that are cut at L1 and L2; at L3 all is closed."""
+    releases: tuple[float, float] = (0.015, 0.03)
+    """Below the first L1 becomes NORMAL, below the second L2 becomes L1."""
+    cooldown_sessions: int = 5
+    """Sessions opened after L3 was left, before a Resume starts to recover."""
+    recovering_sessions: int = 3
+    """Sessions over which bounds grow back."""
+    recovery_drawdown: float = 0.03
+    """Since the Resume: at or above it the account does not leave RECOVERING."""
+
+
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What a limit set says beside its rows."""
 
@@ -151,12 +194,54 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     last month's prices is stale all the same. A week lets long weekends pass."""
     model_lag_sessions_max: int = 0
     """How many sessions the account may be ahead of the model's. 0: the model must be of the account's session."""
+    underlying_move_max: float = 0.03
+    """How far, as a fraction, an underlying may have moved since the risk model valued an option on it: beyond that the
+    option opens no position until it is valued anew."""
     order_value_min: float = 0.0
     """Least value of an order in base currency, CHECKS 10; true reductions are exempt."""
     short_sales_marked: bool = False
     """Whether a sell of an equity that could lead the account below zero must be SELL_SHORT (Reg SHO 200(g))."""
+    identities_required: tuple[str, ...] = ()
+    """Kinds of those who stand behind an order (engine.order.IDENTITIES) that it must name: limits and stops by trader
+    don't reach one that names none."""
     grades: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0)
     """Shares of a bound at which its use is told to a person, rising, CHECKS 43."""
+    volatility_target: float | None = None
+    """Volatility a year that the bounds on exposure are meant for: where a book of the account's composition, as large
+    as its equity, moves more, they are multiplied by this over its volatility, CHECKS 37. None: they are not."""
+    volatility_scale_min: float = 0.25
+    """The least factor of `volatility_target`."""
+    volatility_regime: RegimeMethod = RegimeMethod.OFF
+    """By what the market's volatility regime is told, which tightens bounds on exposure and tails."""
+    regime_factors: tuple[float, ...] = (0.75, 0.5)
+    """Factors of the elevated and of the high regime."""
+    loss_confirmations: int = 3
+    """Over how many marks of each symbol a loss, a drawdown or a profit must hold before it counts."""
+    breaker: Breaker | None = None
+    """None: there is no drawdown breaker."""
+    cluster_correlation: float = 0.7
+    """Correlation of daily returns, in size, from which on instruments count as one in `cluster_exposure`."""
+    margin_rates: dict[str, float] = {}
+    """Initial margin as a share of value, by symbol or asset class, in `margin`; of a written option the share of its
+    underlying (0.2 where not named). What is not named is paid in full."""
+    fee_rates: dict[str, float] = {}
+    """What trading costs as a share of the value, by symbol or asset class; not named: nothing."""
+    cash_haircut: float = 0.0
+    """Share by which cash in other currencies than the account's counts less, and debts in them more, in `margin`."""
+    budget_var_limit: float = 0.05
+    """The VaR that `risk_budget` shares out, as a share of equity."""
+    budget_confidence: float = 0.95
+    """Of that VaR."""
+    greeks_cut_at: float | None = None
+    """From how many times a cap on a Greek on positions are cut back to it, 1 or more; None: they are not."""
+    budget_headroom_min: float = 0.05
+    """Share of the budget that has to be left where risk may be added."""
+    flatten_volume_share: float = 0.01
+    """Of an instrument's average daily quantity: what one of the gateway's own flatten orders takes at most."""
+    flatten_spread_max: float = 0.005
+    """Of the mark: where the quoted spread is wider, such an order gets smaller in proportion."""
+    flatten_interval_s: float = 60.0
+    """From one such order in a position to the next."""
 
 
 class LimitSet(msgspec.Struct, frozen=True, dict=True):
@@ -187,7 +272,18 @@ class LimitSet(msgspec.Struct, frozen=True, dict=True):
     def armed_rows(self) -> tuple[Limit, ...]:
         """All rows, with the implied one where it holds for some account."""
         held = any(_is_mark_age(row) and row.account == EVERY for row in self.rows)
-        return self.rows if held else (*self.rows, self.implied)
+        rows = self.rows if held else (*self.rows, self.implied)
+        return self._with_breaker(rows)
+
+    def _with_breaker(self, rows: tuple[Limit, ...]) -> tuple[Limit, ...]:
+        """Implied where the policy has a breaker, unless a row says what it does."""
+        given = self.policy.breaker is None or any(row.measure == BREAKER_ROW.measure for row in rows)
+        return rows if given else (*rows, BREAKER_ROW)
+
+    @cached_property
+    def by_identity(self) -> bool:
+        """Whether it depends on who stands behind an order which rows reach it."""
+        return any(row.scope in IDENTITY_SCOPES for row in self.rows)
 
     def rows_for(self, account: str) -> tuple[Limit, ...]:
         """The rows that hold for an account: a row that names it replaces the "*" rows alike but for that."""
@@ -197,8 +293,13 @@ class LimitSet(msgspec.Struct, frozen=True, dict=True):
             found = tuple(_most_specific(self.rows, account))
             if not any(map(_is_mark_age, found)):
                 found = (*found, self.implied)
+            found = self._with_breaker(found)
             cache[account] = found
         return found
+
+
+BREAKER_ROW = Limit("drawdown_breaker", ScopeKind.ACCOUNT, 0.0)
+"""Implied where the policy has a breaker."""
 
 
 def _is_mark_age(row: Limit) -> bool:
@@ -223,8 +324,14 @@ def share_of(row: Limit, account: str) -> float:
     return row.allocation.get(account, 0.0) if row.scope is ScopeKind.FIRM else 1.0
 
 
-def reaches(row: Limit, strategy: str, instrument: Instrument) -> bool:
-    """Whether the row's scope holds an order of this strategy in this instrument."""
+def reaches(
+    row: Limit, strategy: str, instrument: Instrument, identities: Mapping[str, str] = MappingProxyType({})
+) -> bool:
+    """Whether the row's scope holds an order of this strategy in this instrument. `identities`: who stands behind it,
+    by kind of scope; an order that names nobody of a kind is reached by no row of it."""
+    if row.scope in IDENTITY_SCOPES:
+        name = identities.get(row.scope.value, "")
+        return name != "" and row.match in (EVERY, name)
     subject = {
         ScopeKind.FIRM: EVERY,
         ScopeKind.ACCOUNT: EVERY,
@@ -315,18 +422,37 @@ def faults_of(limit_set: LimitSet, measures: Mapping[str, Any]) -> Iterator[Limi
         try:
             _check_row(path, row, measures)
             _check_distinct(path, row, first)
+            _check_ladder(path, row, limit_set.rows)
             _check_shares(path, row, limit_set.rows, first_of_firm)
+            _check_children(path, row, limit_set.rows)
         except LimitError as fault:
             yield fault
         first.setdefault(row.key, index)
         if row.scope is ScopeKind.FIRM:
             first_of_firm.setdefault(row.measure, index)
     yield from _policy_faults(limit_set.policy)
+    yield from _loss_faults(limit_set)
 
 
 def _check_distinct(path: str, row: Limit, first: Mapping[tuple[object, ...], int]) -> None:
     if row.key in first:
         raise LimitError(path, f"same measure, scope, match, account, action and mode as limit[{first[row.key]}]")
+
+
+def _check_ladder(path: str, row: Limit, rows: Sequence[Limit]) -> None:
+    """What halts comes after what does less: of rows alike but for their action, a halt below the rejection would leave
+    that without a meaning, and whoever wrote them meant something else."""
+    if row.action is not LimitAction.HALT:
+        return
+    place = _but_for_action(row)
+    for index, other in enumerate(rows):
+        if other.limit > row.limit and other.action is not LimitAction.HALT and _but_for_action(other) == place:
+            problem = f"expected {other.limit:g} or more: limit[{index}] does less ({other.action}) and comes first"
+            raise LimitError(f"{path}.limit", problem)
+
+
+def _but_for_action(row: Limit) -> tuple[object, ...]:
+    return row.measure, row.scope, row.match, row.account, row.mode, row.unit
 
 
 def _check_shares(path: str, row: Limit, rows: Sequence[Limit], first_of_firm: Mapping[str, int]) -> None:
@@ -337,8 +463,30 @@ def _check_shares(path: str, row: Limit, rows: Sequence[Limit], first_of_firm: M
         raise LimitError(f"{path}.allocation", problem)
 
 
+def _check_children(path: str, row: Limit, rows: Sequence[Limit]) -> None:
+    """What the strategies of an account are given of its risk budget adds up to no more than it has: with each of them
+    at its bound the account would be over its own."""
+    if row.measure != "risk_budget" or row.scope is not ScopeKind.ACCOUNT or not row.is_hard:
+        return
+    named = [
+        one
+        for one in rows
+        if one.measure == row.measure and one.scope is ScopeKind.STRATEGY and one.match != EVERY and one.is_hard
+    ]
+    of_account = [one for one in named if row.account in (EVERY, one.account) or one.account == EVERY]
+    for account in {one.account for one in of_account}:
+        bounds: dict[str, float] = {}
+        for one in of_account:
+            if one.account in (EVERY, account):
+                bounds[one.match] = min(one.limit, bounds.get(one.match, math.inf))
+        total = math.fsum(bounds.values())
+        if total > row.limit + 1e-9:
+            problem = f"{row.limit:g} is less than the {total:g} that its strategies {', '.join(sorted(bounds))} have"
+            raise LimitError(f"{path}.limit", f"expected at least the sum of its strategies' budgets: {problem}")
+
+
 def _policy_faults(policy: Policy) -> Iterator[LimitError]:
-    for name in ("market_slippage", "mark_age_max_s", "model_age_max_s", "order_value_min"):
+    for name in ("market_slippage", "mark_age_max_s", "model_age_max_s", "underlying_move_max", "order_value_min"):
         value = getattr(policy, name)
         if not (math.isfinite(value) and value >= 0):
             yield LimitError(f"limits.{name}", f"expected a finite number, 0 or above, got {value}")
@@ -350,9 +498,86 @@ def _policy_faults(policy: Policy) -> Iterator[LimitError]:
         set(policy.grades)
     ):
         yield LimitError("limits.grades", f"expected rising numbers above 0, got {list(policy.grades)}")
+    for kind in policy.identities_required:
+        if kind not in IDENTITIES:
+            yield LimitError("limits.identities_required", f"expected some of {', '.join(IDENTITIES)}, got {kind!r}")
+    yield from _volatility_faults(policy)
+    yield from _margin_faults(policy)
+    for name in ("flatten_volume_share", "flatten_spread_max"):
+        value = getattr(policy, name)
+        if not (math.isfinite(value) and value > 0):
+            yield LimitError(f"limits.{name}", f"expected a finite number above 0, got {value}")
+    if not (math.isfinite(policy.flatten_interval_s) and policy.flatten_interval_s >= 0):
+        problem = f"expected a finite number, 0 or above, got {policy.flatten_interval_s}"
+        yield LimitError("limits.flatten_interval_s", problem)
     valid_for_s = policy.valid_for_default_s
     if valid_for_s is not None and not (math.isfinite(valid_for_s) and valid_for_s > 0):
         yield LimitError("limits.valid_for_default_s", f"expected a finite number above 0, got {valid_for_s}")
+
+
+def _loss_faults(limit_set: LimitSet) -> Iterator[LimitError]:
+    """A set acts on drawdowns by a breaker or by rows, never by both: they would cut each other short."""
+    policy = limit_set.policy
+    if not 1 <= policy.loss_confirmations <= CONFIRMATIONS_MAX:
+        problem = f"expected marks from 1 to {CONFIRMATIONS_MAX}, got {policy.loss_confirmations}"
+        yield LimitError("limits.loss_confirmations", problem)
+    for index, row in enumerate(limit_set.rows):
+        if row.measure == "drawdown" and policy.breaker is not None and not row.is_shadow:
+            yield LimitError(f"limit[{index}].measure", "expected drawdown rows or limits.breaker, got both")
+    if policy.breaker is not None:
+        yield from _breaker_faults(policy.breaker)
+
+
+def _breaker_faults(breaker: Breaker) -> Iterator[LimitError]:
+    path, levels, cuts, releases = "limits.breaker", breaker.levels, breaker.cuts, breaker.releases
+    if not 0.0 < levels[0] < levels[1] < levels[2] < 1.0:
+        yield LimitError(f"{path}.levels", f"expected three rising numbers between 0 and 1, got {list(levels)}")
+    if not 0.0 < cuts[0] < cuts[1] < 1.0:
+        yield LimitError(f"{path}.cuts", f"expected two rising numbers between 0 and 1, got {list(cuts)}")
+    if not (0.0 < releases[0] < levels[0] and releases[0] < releases[1] < levels[1]):
+        problem = f"expected two rising numbers, each below its level {list(levels[:2])}, got {list(releases)}"
+        yield LimitError(f"{path}.releases", problem)
+    for name, least in (("cooldown_sessions", 1), ("recovering_sessions", 0)):
+        count = getattr(breaker, name)
+        if not least <= count <= ROLLS_MAX:
+            yield LimitError(f"{path}.{name}", f"expected {least} to {ROLLS_MAX} sessions, got {count}")
+    if not 0.0 < breaker.recovery_drawdown <= levels[0]:
+        problem = f"expected a number above 0, at most the first level {levels[0]}, got {breaker.recovery_drawdown}"
+        yield LimitError(f"{path}.recovery_drawdown", problem)
+
+
+def _margin_faults(policy: Policy) -> Iterator[LimitError]:
+    for name, rates in (("margin_rates", policy.margin_rates), ("fee_rates", policy.fee_rates)):
+        for named, rate in rates.items():
+            if not (math.isfinite(rate) and rate >= 0 and named.strip()):
+                problem = f"expected a finite number, 0 or above, for a symbol or an asset class, got {rate}"
+                yield LimitError(f"limits.{name}.{named}", problem)
+    for name in ("cash_haircut", "budget_headroom_min"):
+        value = getattr(policy, name)
+        if not 0.0 <= value <= 1.0:
+            yield LimitError(f"limits.{name}", f"expected a number from 0 to 1, got {value}")
+    if not (math.isfinite(policy.budget_var_limit) and policy.budget_var_limit > 0):
+        yield LimitError("limits.budget_var_limit", f"expected a finite number above 0, got {policy.budget_var_limit}")
+    cut_at = policy.greeks_cut_at
+    if cut_at is not None and not 1.0 <= cut_at < math.inf:
+        yield LimitError("limits.greeks_cut_at", f"expected a finite number, 1 or above, got {cut_at}")
+    if not 0.5 < policy.budget_confidence < 1.0:
+        problem = f"expected more than 0.5 and less than 1 (0.95 for 95 %), got {policy.budget_confidence}"
+        yield LimitError("limits.budget_confidence", problem)
+
+
+def _volatility_faults(policy: Policy) -> Iterator[LimitError]:
+    target = policy.volatility_target
+    if target is not None and not (math.isfinite(target) and target > 0):
+        yield LimitError("limits.volatility_target", f"expected a finite number above 0, got {target}")
+    for name in ("volatility_scale_min", "cluster_correlation"):
+        value = getattr(policy, name)
+        if not 0.0 < value <= 1.0:
+            yield LimitError(f"limits.{name}", f"expected a number above 0, at most 1, got {value}")
+    factors = policy.regime_factors
+    if len(factors) != 2 or not 1.0 >= factors[0] >= factors[1] > 0.0:
+        problem = "expected two numbers above 0, at most 1, of the elevated and the high regime, the second no larger"
+        yield LimitError("limits.regime_factors", f"{problem}, got {list(factors)}")
 
 
 def _check_row(path: str, row: Limit, measures: Mapping[str, Any]) -> None:
@@ -364,8 +589,11 @@ def _check_row(path: str, row: Limit, measures: Mapping[str, Any]) -> None:
     if row.warn is not None and not (math.isfinite(row.warn) and 0 <= row.warn <= row.limit):
         raise LimitError(f"{path}.warn", f"expected a number from 0 to the limit {row.limit}, got {row.warn}")
     if row.scope not in measure.scopes:
-        expected = ", ".join(sorted(measure.scopes))
-        raise LimitError(f"{path}.scope", f"{row.measure} has no scope {row.scope.value!r}; expected one of {expected}")
+        raise LimitError(f"{path}.scope", _no_scope(row, measure.scopes))
+    if row.action is LimitAction.HALT and row.scope in NO_STOP_SCOPES:
+        raise LimitError(f"{path}.action", f"no stop has scope {row.scope.value}; use warn or reject")
+    if measure.halts and row.action not in (LimitAction.WARN, LimitAction.HALT):
+        raise LimitError(f"{path}.action", f"{row.measure} is ended by a person's Resume alone; use warn or halt")
     if row.unit is not None and row.unit not in measure.units:
         raise LimitError(
             f"{path}.unit", f"{row.measure} is counted in {' or '.join(measure.units)}, not {row.unit.value}"
@@ -378,8 +606,9 @@ def _check_row(path: str, row: Limit, measures: Mapping[str, Any]) -> None:
         raise LimitError(f"{path}.action", f"{row.measure} can't be met by a smaller order; use warn, reject or halt")
     if not row.open_orders and row.action is not LimitAction.WARN:
         raise LimitError(f"{path}.open_orders", "open orders may be left out of warnings only")
-    if not (math.isfinite(row.window_s) and 0 < row.window_s <= 3600):
-        raise LimitError(f"{path}.window_s", f"expected seconds above 0, at most 3600, got {row.window_s}")
+    if not (math.isfinite(row.window_s) and 0 < row.window_s <= measure.window_max_s):
+        most = f"at most {measure.window_max_s:g}, got {row.window_s}"
+        raise LimitError(f"{path}.window_s", f"expected seconds above 0, {most}")
     if row.scope is ScopeKind.ASSET_CLASS and row.match not in (EVERY, *AssetClass):
         raise LimitError(f"{path}.match", f"expected one of {', '.join(AssetClass)} or *, got {row.match!r}")
     if row.scope in (ScopeKind.FIRM, ScopeKind.ACCOUNT) and row.match != EVERY:
@@ -394,6 +623,12 @@ def _check_row(path: str, row: Limit, measures: Mapping[str, Any]) -> None:
         _check_allocation(path, row)
     elif row.allocation:
         raise LimitError(f"{path}.allocation", "only firm limits are allocated to accounts")
+
+
+def _no_scope(row: Limit, known: Iterable[ScopeKind]) -> str:
+    expected = f"expected one of {', '.join(sorted(known))}"
+    why = f": positions are not kept by {row.scope.value}" if row.scope in IDENTITY_SCOPES else ""
+    return f"{row.measure} has no scope {row.scope.value!r}{why}; {expected}"
 
 
 def _check_allocation(path: str, row: Limit) -> None:

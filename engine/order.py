@@ -9,6 +9,8 @@ import hashlib
 
 import msgspec
 
+from engine.control import NOBODY, Sender
+
 
 class Side(enum.IntEnum):
     BUY = 1
@@ -84,11 +86,13 @@ class Reason(enum.IntEnum):
     REDUCE_ONLY_ORDER = 13
     REPLACED_ORDER_UNKNOWN = 14
     REPLACED_ORDER_FILLED = 55
+    IDENTITY_MISSING = 80
     SHORT_SALE_UNMARKED = 56
     LIMIT_MISSING = 15
     QUANTITY_MIN = 39
     ORDER_VALUE_MIN = 40
     RESTRICTED = 41
+    EVENT_BLACKOUT = 100
     MARKET_PHASE = 42
     SESSION_MISSING = 16
     MARK_MISSING = 17
@@ -102,9 +106,20 @@ class Reason(enum.IntEnum):
     FACTOR_MISSING = 25
     BETA_MISSING = 43
     AVERAGE_DAILY_QUANTITY_MISSING = 44
+    EVENTS_UNKNOWN = 101
     MEASURE_NOT_FINITE = 26
     ORDER_RATE = 27
+    CANCEL_RATE = 70
+    MODIFY_RATE = 71
+    ORDER_TO_TRADE = 72
+    SESSION_ORDERS = 73
+    SESSION_TRADES = 74
+    UNATTENDED_EXECUTIONS = 75
+    VENUE_REJECTS = 76
+    LOSS_STREAK = 77
+    AGENT_SILENCE = 78
     DUPLICATE_ORDER = 45
+    SELF_MATCH = 79
     OPEN_ORDERS = 46
     ORDER_QUANTITY = 28
     ORDER_VALUE = 29
@@ -120,12 +135,30 @@ class Reason(enum.IntEnum):
     NET_EXPOSURE = 53
     BETA_EXPOSURE = 54
     CONCENTRATION = 32
+    CLUSTER_EXPOSURE = 106
     LEVERAGE = 33
+    MARGIN = 90
+    DELTA = 92
+    GAMMA = 93
+    THETA = 94
+    VEGA = 95
+    DAILY_LOSS = 60
+    WEEKLY_LOSS = 61
+    DRAWDOWN = 62
+    DRAWDOWN_BREAKER = 63
+    PROFIT = 64
     VAR = 34
     EXPECTED_SHORTFALL = 35
     STRESS_LOSS = 36
+    RISK_BUDGET = 91
+    VOLATILITY = 105
+    STRATEGY_CORRELATION = 107
     BASKET_LEG_REFUSED = 37
     NOT_A_REDUCTION = 38
+
+
+IDENTITIES = ("algo", "trader", "desk", "client", "venue")
+"""Who stands behind an order, in the order of `Order.identity`."""
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
@@ -151,6 +184,25 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     desk_id: str = ""
     client_id: str = ""
     venue: str = ""
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether it says who stands behind it."""
+        return bool(self.trader_id or self.algo_id or self.desk_id or self.client_id or self.venue)
+
+    @property
+    def identity(self) -> tuple[str, str, str, str, str]:
+        """Algorithm, trader, desk, client and venue; empty: not told."""
+        return self.algo_id, self.trader_id, self.desk_id, self.client_id, self.venue
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """`identity` by kind."""
+        return dict(zip(IDENTITIES, self.identity, strict=True))
+
+    @property
+    def sender(self) -> Sender:
+        return Sender(self.algo_id, self.trader_id, self.desk_id) if self.is_identified else NOBODY
 
     @property
     def digest(self) -> str:

@@ -52,6 +52,8 @@ class Latch(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: str
     needs_reconciliation: bool = False
     """Integrity faults: a Resume lifts it only after a ReconcilePositions."""
+    measure: str = ""
+    """Of the limit that put it on; empty: none did."""
 
 
 class Record(msgspec.Struct, frozen=True, tag_field="k", omit_defaults=True, kw_only=True):
@@ -79,6 +81,8 @@ class Listed(Record, frozen=True, tag="listed"):
     currency: str
     settles_variation: bool = False
     """Futures: no cash changes hands for the notional, only for gains."""
+    underlying: str = ""
+    """Of an option: the symbol that it is written on."""
 
 
 class AccountOpened(Record, frozen=True, tag="account_opened"):
@@ -197,7 +201,8 @@ class Executed(Record, frozen=True, tag="executed"):
     fee_currency: str = ""
     latches: tuple[Latch, ...] = ()
     flags: tuple[str, ...] = ()
-    """`unknown_order`, `overfill`, `late`, `in_snapshot`, `off_lot`: accepted all the same."""
+    """`unknown_order`, `overfill`, `late`, `in_snapshot`, `off_lot`, `before_split`, `corrected`: accepted all the
+    same."""
 
 
 class CashFlowed(Record, frozen=True, tag="cash_flowed"):
@@ -266,6 +271,129 @@ class Released(Record, frozen=True, tag="released"):
     client_order_ids: tuple[str, ...]
 
 
+class Forecast(Record, frozen=True, tag="forecast"):
+    """What a risk model expected of a session, for the positions held when it was made and no open order: one day's VaR
+    and ES in base currency, positive = loss. The first of a session counts; what it made or lost is held against it."""
+
+    session: str
+    """ISO date."""
+    var_95: float
+    var_99: float
+    es_95: float
+    es_99: float
+    method: str
+    model: str
+    """Hash of the risk model."""
+    quantile: str = "order_statistic"
+    n_observations: int = 0
+
+
+class Tightened(Record, frozen=True, tag="tightened"):
+    """From here on the bounds and warning levels of some measures are multiplied by `factor` for this account. One of
+    the same id takes its place; of several the least factor counts."""
+
+    tightening_id: str
+    """For instance `model_validation`."""
+    measures: tuple[str, ...]
+    factor: float
+    """Above 0, at most 1; 1 lifts it."""
+    reason: str
+    until: str = ""
+    """Last session that it holds in, ISO date; empty: until another takes its place."""
+    from_us: Micros = 0
+    """It holds from this instant on, included; 0: from its own record on."""
+    until_us: Micros = 0
+    """It holds up to this instant, excluded; 0: as `until` says."""
+    symbols: tuple[str, ...] = ()
+    """It reaches orders in these, in options written on them and in what they issued; with `sectors` empty too: all."""
+    sectors: tuple[str, ...] = ()
+
+
+class CalendarPlanned(Record, frozen=True, tag="calendar_planned"):
+    """The tightenings of all events up to `until_us` are in this log, as far as events were known then."""
+
+    until_us: Micros
+    missing: tuple[str, ...] = ()
+    """Sources of events that were never read: what they would say is not in it."""
+
+
+class BreakerStage(enum.StrEnum):
+    """Where the drawdown breaker stands (engine.breaker)."""
+
+    NORMAL = "normal"
+    RECOVERING = "recovering"
+    L1 = "l1"
+    L2 = "l2"
+    COOLDOWN = "cooldown"
+    L3 = "l3"
+
+    @property
+    def strictness(self) -> int:
+        """0 is the mildest."""
+        return list(BreakerStage).index(self)
+
+    @property
+    def opens_nothing(self) -> bool:
+        return self in (BreakerStage.L3, BreakerStage.COOLDOWN)
+
+
+class BreakerPosition(msgspec.Struct, frozen=True, array_like=True):
+    """A strategy's position in a symbol, in lots, and its value at the mark in base currency."""
+
+    strategy: str
+    symbol: str
+    lots: int
+    value: float
+
+
+class BreakerCut(msgspec.Struct, frozen=True, array_like=True):
+    """To how many lots, signed as the position is, a strategy's position comes down."""
+
+    strategy: str
+    symbol: str
+    target: int
+
+
+class BreakerMoved(Record, frozen=True, tag="breaker_moved"):
+    """The drawdown breaker went from one stage to another, and what the account looked like then. Money in base
+    currency."""
+
+    before: BreakerStage
+    stage: BreakerStage
+    drawdown: float
+    """Confirmed, from `peak`: 0.05 is five per cent below it."""
+    peak: float
+    nav: float
+    equity: float
+    session_pnl: float | None
+    """None: no session, or it was not valued."""
+    reason: str
+    positions: tuple[BreakerPosition, ...] = ()
+    cuts: tuple[BreakerCut, ...] = ()
+    rebases: bool = False
+    """The breaker's drawdown counts from `nav` from here on."""
+
+
+class Heartbeat(Record, frozen=True, tag="heartbeat"):
+    """A sign of life of whoever trades for a strategy."""
+
+    strategy: str = ""
+
+
+class BudgetLent(Record, frozen=True, tag="budget_lent"):
+    """A strategy lends another part of its risk budget. One of the same id takes its place; share 0 ends it."""
+
+    loan_id: str
+    giver: str
+    taker: str
+    share: float
+    """Of the account's budget, 0 to 1."""
+    until_us: Micros = 0
+    """It counts up to this instant, excluded; 0: until it is ended."""
+    actor: str = ""
+    reason: str = ""
+
+
 class InstructionKind(enum.StrEnum):
     """What the execution engine has to do."""
 
@@ -297,6 +425,8 @@ class Instructed(Record, frozen=True, tag="instructed"):
     order: Order | None = None
     """FLATTEN and CUT: the gateway's own order. `lots` of it are reserved from here on, as by an approval."""
     lots: int = 0
+    planned_lots: int = 0
+    """CUT: what is to be cut of the position in all; 0: these lots."""
 
 
 class InstructionAnswered(Record, frozen=True, tag="instruction_answered"):
@@ -317,6 +447,99 @@ class Escalated(Record, frozen=True, tag="escalated"):
     message: str
 
 
+class SplitPosition(msgspec.Struct, frozen=True):
+    """A strategy's position after a split, in whole lots, and what its part of a lot was paid for."""
+
+    strategy: str
+    lots: int
+    cash: float = 0.0
+    """In lieu of the part of a lot, in the symbol's currency: > 0 received."""
+
+
+class Split(Record, frozen=True, tag="split"):
+    """`new_units` of a symbol stand where `old_units` were; prices move the other way, so that equity stays."""
+
+    event_id: str
+    symbol: str
+    new_units: int
+    old_units: int
+    positions: tuple[SplitPosition, ...] = ()
+    open_orders: dict[str, int] = {}
+    """Leaves in lots by client order id, counted up to whole lots."""
+
+
+class DividendShare(msgspec.Struct, frozen=True):
+    strategy: str
+    amount: float
+    """In the symbol's currency: > 0 received, < 0 paid by a short position."""
+
+
+class Dividend(Record, frozen=True, tag="dividend"):
+    """A distribution on what is held: cash at once, or owed until a DividendSettled."""
+
+    event_id: str
+    symbol: str
+    currency: str
+    shares: tuple[DividendShare, ...]
+    accrued: bool = False
+
+
+class DividendSettled(Record, frozen=True, tag="dividend_settled"):
+    """What was owed by the accrued dividend `accrual_event_id` has become cash: moves no equity."""
+
+    event_id: str
+    accrual_event_id: str
+
+
+class SettlementKind(enum.StrEnum):
+    """What ends an option, or a future."""
+
+    EXERCISE = "exercise"
+    ASSIGNMENT = "assignment"
+    EXPIRY = "expiry"
+
+
+class PositionMove(msgspec.Struct, frozen=True):
+    """Lots that change hands at a price, > 0 bought, without a trade in the market."""
+
+    strategy: str
+    symbol: str
+    lots: int
+    price: float
+
+
+class Settled(Record, frozen=True, tag="settled"):
+    """Options exercised, assigned or expired, futures expired: what left the account and what was delivered for it."""
+
+    event_id: str
+    kind: SettlementKind
+    symbol: str
+    moves: tuple[PositionMove, ...] = ()
+    ended_orders: tuple[str, ...] = ()
+    """Client order ids: what has expired fills no more."""
+
+
+class FillReversed(Record, frozen=True, tag="fill_reversed"):
+    """A fill that the venue has taken back, whole: bust, or corrected by the Executed that follows."""
+
+    event_id: str
+    execution_id: str
+    client_order_id: str
+    strategy: str
+    symbol: str
+    lots: int
+    """As it was booked: > 0 bought."""
+    price: float
+    gain: float = 0.0
+    """What it realised, in price times lots."""
+    realised: float = 0.0
+    """The same in base currency, at the rate of then."""
+    fee: float = 0.0
+    fee_currency: str = ""
+    in_session: bool = False
+    """Booked in the session that is open: it no longer counts as traded."""
+
+
 AnyRecord = Annotated[
     AccountOpened
     | Listed
@@ -332,7 +555,18 @@ AnyRecord = Annotated[
     | InstructionAnswered
     | Escalated
     | ReleaseDelaySet
-    | Released,
+    | Released
+    | Forecast
+    | Heartbeat
+    | CalendarPlanned
+    | BudgetLent
+    | Tightened
+    | BreakerMoved
+    | Split
+    | Dividend
+    | DividendSettled
+    | Settled
+    | FillReversed,
     "every record a log can hold",
 ]
 

@@ -11,7 +11,10 @@ import numpy as np
 
 from engine.account import AccountState
 from engine.decide import Terms
+from engine.events import EventOutlook
 from engine.measures.measure import Survey, Unevaluable
+from engine.records import Tightened
+from engine.tightening import in_force
 from engine.utilisation import LimitUse, limit_uses
 from engine.view import View
 
@@ -21,6 +24,58 @@ class StressLoss(msgspec.Struct, frozen=True):
 
     name: str
     loss: float
+
+
+class ModelVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What testing a VaR method against the account's own closed sessions said (engine/model_validation.py). Figures
+    are None where there were too few sessions."""
+
+    method: str
+    confidence: float
+    verdict: str
+    """UNTESTED, PASS, WARN or FAIL."""
+    reasons: tuple[str, ...]
+    n: int
+    """Sessions with a forecast and something at risk."""
+    exceptions: int
+    """Sessions in which the positions of the forecast lost more than its VaR; what the verdict is of."""
+    actual_exceptions: int
+    """Those in which the account did, its trading of the day and its fees included."""
+    expected: float
+    kupiec_p_value: float | None = None
+    independence_p_value: float | None = None
+    coverage_p_value: float | None = None
+    zone: str = ""
+    """Basel's: green, yellow or red; empty: none."""
+    multiplier: float | None = None
+    z2: float | None = None
+    """Acerbi and Székely's test of ES."""
+    z2_p_value: float | None = None
+
+
+class AnalysisSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The gist of the newest whole analysis (engine/risk/analysis.py), which may be some seconds older than the report.
+    Money in base currency, positive is a loss; figures are None where they were refused (`refused` says why) or would
+    leave a position out."""
+
+    seq: int
+    time_us: int
+    model: str
+    var_99: dict[str, float] = {}
+    """By method: historical, parametric, monte_carlo."""
+    es_99: dict[str, float] = {}
+    worst_scenario: StressLoss | None = None
+    reverse_multiplier: float | None = None
+    """At which the worst scenario costs a tenth of equity; None: nowhere in its range."""
+    worst_replay: StressLoss | None = None
+    """The worst cumulative point of all windows."""
+    dollar_delta: float | None = None
+    gamma_1pct: float | None = None
+    vega: float | None = None
+    theta: float | None = None
+    refused: dict[str, str] = {}
+    problem: str = ""
+    """Why there is no newer analysis, if the last one failed."""
 
 
 class RiskReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +106,14 @@ class RiskReport(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[LimitUse, ...] = ()
     active_breaches: int = 0
     passive_breaches: int = 0
+    validation: tuple[ModelVerdict, ...] = ()
+    """Of the worker, from the account's closed sessions; empty: none of them can be tested."""
+    tightenings: tuple[Tightened, ...] = ()
+    """Those in force for the account: bounds in `limits` have them applied."""
+    analysis: AnalysisSummary | None = None
+    """None: the worker has made none yet."""
+    events: EventOutlook | None = None
+    """None: no calendar of events is followed."""
     warnings: tuple[str, ...] = ()
 
 
@@ -67,6 +130,7 @@ def risk_report(
         drawdown=_known(state.drawdown()),
         session_pnl=_known(state.session_pnl()),
         limits=limit_uses(state, terms, now_us),
+        tightenings=in_force(state.tightenings, now_us),
         active_breaches=active_breaches,
         passive_breaches=passive_breaches,
     )
@@ -75,9 +139,20 @@ def risk_report(
         view = survey.view("", None)
     except Unevaluable as missing:
         return msgspec.structs.replace(base, warnings=(missing.note,))
-    net = float(np.dot(state.book.lots, state.unit_values()))
+    net = float(np.dot(state.book.lots, survey.values.delta))
     with_exposure = msgspec.structs.replace(base, gross=view.gross, net=net)
     return _with_risk(with_exposure, survey, view)
+
+
+def exposures(state: AccountState, terms: Terms, now_us: int) -> tuple[float, float] | None:
+    """Gross, open orders at worst case, and net of what is held, as limits count them; None where a mark, or what an
+    option is valued with, is missing."""
+    survey = Survey(state, terms.instruments, terms.model, terms.limits.policy, now_us)
+    try:
+        view = survey.view("", None)
+    except Unevaluable:
+        return None
+    return view.gross, float(np.dot(state.book.lots, survey.values.delta))
 
 
 def _with_risk(report: RiskReport, survey: Survey, view: View) -> RiskReport:

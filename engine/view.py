@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.account import AccountState, Book, Ends, Floats
-from engine.instrument import InstrumentSet
+from engine.instrument import Instrument, InstrumentSet
+from engine.lot_values import LotValues
 from engine.risk.model import RiskModel
 from engine.risk.var import tail_count
 
@@ -95,6 +96,8 @@ class Columns:
     """(slots,) the lowest point of each grid: a loss that is linear in the move is worst there or at the highest."""
     grid_high: Floats
     cut: Cut
+    zeros: Floats
+    """(rows,)"""
     scratch: Floats
     """(2, days) to select tails in: a state is decided on by one thread at a time."""
     no_history: Mask | None
@@ -213,29 +216,34 @@ class View:
     _tail: Tail | None = None
     _grids: Floats | None = None
 
-    def __init__(self, book: Book, stake: Stake, unit_values: Floats, version: int, open_orders: bool) -> None:
-        self.book, self.stake, self.unit_values = book, stake, unit_values
+    def __init__(self, book: Book, stake: Stake, values: LotValues, version: int, open_orders: bool) -> None:
+        self.book, self.stake, self.values = book, stake, values
         self.version, self.open_orders = version, open_orders
-        self.gross = float(stake.largest.dot(unit_values))
+        self.gross = float(stake.largest.dot(values.long) if values.linear else self.exposure.sum())
         """Σ exposure."""
 
     @property
     def low(self) -> Floats:
         """(slots,) value of the low end."""
-        low: Floats = self.stake.low * self.unit_values
+        low: Floats = self.stake.low * self.values.scenario
         return low
 
     @property
     def high(self) -> Floats:
         """(slots,) value of the high end."""
-        high: Floats = self.stake.high * self.unit_values
+        high: Floats = self.stake.high * self.values.scenario
         return high
 
     @property
     def exposure(self) -> Floats:
         """(slots,) the larger end's size in money."""
         if self._exposure is None:
-            self._exposure = self.stake.largest * self.unit_values
+            stake, values = self.stake, self.values
+            self._exposure = (
+                stake.largest * values.long
+                if values.linear
+                else np.maximum(stake.high * values.long, -stake.low * values.short)
+            )
         return self._exposure
 
     def exposure_of(self, mask: Mask) -> float:
@@ -252,7 +260,7 @@ class View:
         if self._columns is not columns:
             self._read_under(columns)
         if self._losses is None:
-            self._losses = self.stake.losses(self.unit_values, columns.returns, columns.falls)
+            self._losses = self.stake.losses(self.values.scenario, columns.returns, columns.falls)
         return self._losses
 
     def tail(self, columns: Columns, days: int) -> Tail:
@@ -263,18 +271,16 @@ class View:
             (self._tail,) = tails_of(self.losses(columns)[None, :days].copy(), columns.cut)
         return self._tail
 
-    def tails(self, columns: Columns, harmed: Floats, per_return: float) -> tuple[Tail, Tail]:
-        """VaR and ES as it is, and once an order has added `harmed` (rows,) × `per_return` to the losses: both from one
-        selection."""
+    def tails(self, columns: Columns, added: Floats) -> tuple[Tail, Tail]:
+        """VaR and ES as it is, and once an order has added (rows,) to the losses: both from one selection."""
         days = columns.days
-        losses, harmed = self.losses(columns)[:days], harmed[:days]
+        losses, added = self.losses(columns)[:days], added[:days]
         if self._tail is not None:
-            (after,) = tails_of((harmed * per_return + losses)[None, :], columns.cut)
+            (after,) = tails_of((losses + added)[None, :], columns.cut)
             return self._tail, after
         both = columns.scratch
         both[0] = losses
-        added = np.multiply(harmed, per_return, both[1])
-        added += losses
+        np.add(losses, added, both[1])
         self._tail, after = tails_of(both, columns.cut)
         return self._tail, after
 
@@ -286,7 +292,7 @@ class View:
             if self._losses is not None:
                 self._stress = self._losses[columns.days :]
             else:
-                self._stress = self.stake.losses(self.unit_values, columns.stress, columns.stress_falls)
+                self._stress = self.stake.losses(self.values.scenario, columns.stress, columns.stress_falls)
         return self._stress
 
     def stress_worst(self, columns: Columns, underlyings: Grouping) -> float:
@@ -301,7 +307,7 @@ class View:
     def grid_losses(self, columns: Columns, underlyings: Grouping) -> Floats:
         """(underlyings,) the worst loss over each underlying's grid."""
         if underlyings.alone:
-            worst: Floats = self.stake.grid_worst(columns) * self.unit_values
+            worst: Floats = self.stake.grid_worst(columns) * self.values.scenario
         else:
             worst = self._group_grids(columns, underlyings).max(axis=1, initial=-np.inf)
         return worst
@@ -315,7 +321,7 @@ class View:
     def grid_of(self, columns: Columns, underlyings: Grouping, slot: int) -> Floats:
         """(points,) the loss of the whole group of a symbol's underlying at each point of its grid."""
         if underlyings.alone:
-            alone: Floats = self.stake.grid(columns)[slot] * self.unit_values.item(slot)
+            alone: Floats = self.stake.grid(columns)[slot] * self.values.scenario.item(slot)
             return alone
         group: Floats = self._group_grids(columns, underlyings)[underlyings.index[slot]]
         return group
@@ -324,7 +330,7 @@ class View:
         if self._columns is not columns:
             self._read_under(columns)
         if self._grids is None:
-            self._grids = underlyings.summed(self.stake.grid(columns) * self.unit_values[:, None])
+            self._grids = underlyings.summed(self.stake.grid(columns) * self.values.scenario[:, None])
         return self._grids
 
     def lacks(self, missing: Mask | None) -> int | None:
@@ -350,7 +356,7 @@ def view_key(strategy: str, group: tuple[str, str] | None, open_orders: bool) ->
 def view_of(
     state: AccountState,
     instruments: InstrumentSet,
-    unit_values: Floats,
+    values: LotValues,
     key: str,
     strategy: str,
     group: tuple[str, str] | None,
@@ -358,9 +364,10 @@ def view_of(
 ) -> View:
     """The view that `key` names, cached with the state: group = (kind, name), or None for the whole book.
 
-    `unit_values`: the state's."""
+    `values`: of all its symbols."""
     cached: View | None = state.views.get(key)
-    if cached is not None and cached.version == state.version and cached.stake.instruments is instruments:
+    is_same = cached is not None and cached.values is values and cached.stake.instruments is instruments
+    if cached is not None and is_same and cached.version == state.version:
         return cached
     book = state.book_of(strategy) if strategy else state.book
     ends = book.ends(open_orders)
@@ -369,17 +376,25 @@ def view_of(
     else:
         mask = None if group is None else mask_of(state, instruments, *group)
         stake = Stake(ends, mask, instruments)
-    view = View(book, stake, unit_values, state.version, open_orders)
+    view = View(book, stake, values, state.version, open_orders)
     state.views[key] = view
     return view
 
 
-GROUPINGS: dict[str, Callable[..., str]] = {
-    "issuer": lambda instrument: instrument.issuer or instrument.symbol,
-    "underlying": lambda instrument: instrument.underlying or instrument.symbol,
-    "sector": lambda instrument: instrument.sector,
-    "asset_class": lambda instrument: str(instrument.asset_class),
-    "symbol": lambda instrument: instrument.symbol,
+def issuer_of(instruments: InstrumentSet, instrument: Instrument) -> str:
+    """Whom a single-name limit adds up: of an option that names none, the issuer of what it is written on."""
+    if instrument.issuer or instrument.option is None:
+        return instrument.issuer or instrument.symbol
+    written_on = instruments.get(instrument.underlying)
+    return (written_on.issuer if written_on is not None else "") or instrument.underlying
+
+
+GROUPINGS: dict[str, Callable[[InstrumentSet, Instrument], str]] = {
+    "issuer": issuer_of,
+    "underlying": lambda instruments, instrument: instrument.underlying or instrument.symbol,
+    "sector": lambda instruments, instrument: instrument.sector,
+    "asset_class": lambda instruments, instrument: str(instrument.asset_class),
+    "symbol": lambda instruments, instrument: instrument.symbol,
 }
 
 
@@ -391,7 +406,7 @@ def grouping_of(state: AccountState, instruments: InstrumentSet, kind: str) -> G
     if cached is not None and cached[0] is instruments and cached[1] == len(state.slots):
         return cached[2]
     name_of = GROUPINGS[kind]
-    names = [name_of(found) if (found := instruments.get(s)) is not None else s for s in state.slots]
+    names = [name_of(instruments, found) if (found := instruments.get(s)) is not None else s for s in state.slots]
     distinct = tuple(dict.fromkeys(names))
     position = {name: at for at, name in enumerate(distinct)}
     index = np.array([position[name] for name in names], dtype=np.intp)
@@ -443,6 +458,7 @@ def _gather(symbols: list[str], model: RiskModel) -> Columns:
         grid_low=grid.min(axis=1),
         grid_high=grid.max(axis=1),
         cut=cut_of(max(1, model.n_days)),  # without days nothing reads it
+        zeros=np.zeros(returns.shape[1]),
         scratch=np.empty((2, model.n_days)),
         no_history=None if history.all() else 1.0 - history,
         no_factor=None if factor.all() else 1.0 - factor,

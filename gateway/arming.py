@@ -17,7 +17,7 @@ from gateway.config import ConfigError, Settings, load
 from gateway.errors import StoreError
 from gateway.log.account_log import AccountLog
 from gateway.machine import ConfiguredLimits, configured_limits
-from gateway.registry import CONFIGURED, Why, arm_limits, armed_files, complete_arming, newest
+from gateway.registry import CONFIGURED, Why, arm_limits, armed_files, complete_arming, newest, pass_over, peoples_set
 
 LOGGER = structlog.get_logger()
 
@@ -39,11 +39,14 @@ class ConfigFile:
         self._settling = ""
         """Digest of what the last look found, while it is another."""
         self._armed = configured_limits(settings)
+        self._two_person = settings.limits.two_person
+        """As control was started with it: a change of the file can't undo it."""
         self._unarmed: ConfiguredLimits | None = None
         """Limits that the store has not acknowledged yet."""
 
     async def arm_at_start(self) -> None:
-        """Arm the limits of the settings where the last ones armed from a file were others. Raises StoreUnavailable."""
+        """Arm the limits of the settings where the last ones armed from a file were others, and those in force are not
+        people's alone to change. Raises StoreUnavailable."""
         if await armed_files(self._log) != {self._armed.hash}:
             await self._arm(self._armed, CONFIGURED)
             return
@@ -109,7 +112,12 @@ class ConfigFile:
             LOGGER.error("the limits of the file are not armed everywhere yet, it is tried again", problem=str(error))
 
     async def _arm(self, configured: ConfiguredLimits, why: Why) -> None:
-        await arm_limits(self._log, configured.limits, configured.hash, configured.shadow, why)
+        kept = await peoples_set(self._log, self._two_person)
+        if kept:
+            await pass_over(self._log, configured.hash)
+            LOGGER.warning("the limits of the configuration are not armed: propose them", limit_set=kept)
+        else:
+            await arm_limits(self._log, configured.limits, configured.hash, configured.shadow, why)
         self._armed, self._unarmed = configured, None
 
     async def _complete(self) -> None:

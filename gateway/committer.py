@@ -16,10 +16,11 @@ import structlog
 from engine.account import AccountState, Memo
 from engine.control import Scope, TradingState
 from engine.decide import Terms, decide, decide_basket, superseded
-from engine.facts import FactError, listing, observation, tracked_symbols
+from engine.facts import FactError, listings, observation, tracked_symbols
 from engine.order import Action, Order, Reason
 from engine.records import (
     AnyRecord,
+    BreakerMoved,
     Decided,
     Executed,
     Instructed,
@@ -27,6 +28,7 @@ from engine.records import (
     Latched,
     PoisonRecord,
     Reconciled,
+    SessionOpened,
     decode,
     encode,
 )
@@ -391,10 +393,12 @@ class Committer:
             for order in item.orders if isinstance(item, Check) else ():
                 instrument = trial.terms.instruments.get(order.symbol)
                 if instrument is not None:
-                    record = listing(state, instrument, trial.now_us, trial.terms.control.epoch)
-                    if record is not None:
+                    epoch = trial.terms.control.epoch
+                    for record in listings(state, trial.terms.instruments, instrument, trial.now_us, epoch):
                         trial.add(record)
                     tracked[order.symbol] = None
+                    if state.underlyings.get(order.symbol) in state.slots:
+                        tracked[state.underlyings[order.symbol]] = None
         valued = observation(state, self._quotes, tracked, trial.now_us, trial.terms.control.epoch)
         if valued is not None:
             trial.add(valued)
@@ -560,12 +564,14 @@ class Committer:
 
 def _binding(batch: Sequence[Item], records: Sequence[AnyRecord]) -> bool:
     """Whether the append has to compare the control head. Facts need not, but for those whose epoch counts: a Resume
-    from before a latch, or before a reconciliation, must not lift what came after it; and what is instructed because of
-    a stop must not come after its Resume."""
+    from before a latch, a reconciliation, a move of the breaker or the end of its cooldown must not lift what came
+    after it; and what is instructed because of a stop must not come after its Resume."""
     return not all(isinstance(item, Fact) for item in batch) or any(
-        isinstance(record, Reconciled | Instructed) or (isinstance(record, Executed) and record.latches)
-        for record in records
+        isinstance(record, _OF_AN_EPOCH) or (isinstance(record, Executed) and record.latches) for record in records
     )
+
+
+_OF_AN_EPOCH = (Latched, Reconciled, Instructed, BreakerMoved, SessionOpened)
 
 
 def _from_memo(

@@ -12,10 +12,10 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import time
+from datetime import date, time
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,8 +27,13 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from engine.risk.level import DEFAULT_THRESHOLDS, Gauge, Level, LevelPolicy
+from engine.risk.level import Thresholds as LevelThresholds
 from engine.risk.scenarios import SIX_SCENARIOS, Scenario
 from gateway.toml_places import given_twice
+
+if TYPE_CHECKING:
+    from engine.events import EventPolicy, EventRule
 
 ENVIRONMENT_PREFIX = "RISK_GATEWAY_"
 LEVEL_SEPARATOR = "__"
@@ -55,6 +60,11 @@ def _known_zone(name: str) -> str:
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise ValueError("expected a time zone such as 'UTC' or 'America/New_York'") from error
     return name
+
+
+def _usable_thresholds(given: tuple[float, float, float]) -> tuple[float, float, float]:
+    LevelThresholds(*given)
+    return given
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -144,17 +154,43 @@ class CallerSettings(Section):
         return token.strip()
 
 
+class AccountSessionSettings(Section):
+    """When the sessions of one account open, by the clock."""
+
+    open_time: time = time(0, 0)
+    zone: Zone = "UTC"
+    calendar: str = ""
+    """An exchange by its code in exchange-calendars, XNYS for instance, on whose holidays none opens; empty: on every
+    weekday one does."""
+
+
 class WorkerSettings(Section):
     """What the worker computes VaR and stress from, and when sessions roll."""
 
     prices: Annotated[str, Field(min_length=1)] = "sample"
+    indices: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Columns (or files) of `prices` that are no instrument: indices that factors are, exchange rates."""
+    splits: str = ""
+    """A CSV of symbol, date, ratio: closes before a split are divided by its ratio."""
     lookback_days: Annotated[int, Field(ge=250)] = 756
     base_currency: Currency = "USD"
     refresh_s: Annotated[float, Field(gt=0)] = 1.0
     sessions: Literal["feed", "daily"] = "daily"
     session_open_time: time = time(0, 0)
     session_zone: Zone = "UTC"
+    account_sessions: dict[str, AccountSessionSettings] = Field(default_factory=dict)
+    """By account, where its sessions are other than those of all."""
     unmapped: Literal["unevaluable", "zero"] = "unevaluable"
+    failing_model: Literal["tighten", "flag"] = "tighten"
+    """Whether a VaR model that an account's sessions refute tightens the account's limits on VaR and ES."""
+    rates: dict[Currency, float] = Field(default_factory=dict)
+    """Risk-free rate by currency, continuously compounded, a fraction a year: of options that name none."""
+    analysis_processes: Annotated[int, Field(ge=0, le=64)] = 2
+    """How many accounts are analysed at once, each in a process of its own; 0: none is, beside what is asked for."""
+    analysis_patience_s: Annotated[float, Field(gt=0)] = 60.0
+    """An analysis that takes longer is given up, its process replaced."""
+    analytics_port: Port = 0
+    """Where RiskAnalytics is served; 0: any free one. Gateways find it through the store."""
 
 
 class ScenarioSettings(Section):
@@ -169,6 +205,122 @@ class ScenarioSettings(Section):
         return self
 
 
+Thresholds = Annotated[tuple[float, float, float], AfterValidator(_usable_thresholds)]
+
+
+class ReportSettings(Section):
+    """From where on a report is MODERATE, HIGH and CRITICAL, gauge by gauge, and what a figure that can't be computed
+    counts as."""
+
+    levels: dict[Gauge, Thresholds] = Field(default_factory=dict)
+    unevaluable: Literal["moderate", "high", "critical"] = "high"
+    ultra_short_limits: dict[int, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    """On the loss of an account over 1, 3 and 5 days (UVaR), by days, as a share of its equity; empty: none."""
+
+    @model_validator(mode="after")
+    def _known_horizons(self) -> Self:
+        for days in self.ultra_short_limits:
+            if days not in (1, 3, 5):
+                raise ValueError(f"ultra_short_limits: expected 1, 3 or 5 days, got {days}")
+        return self
+
+    @property
+    def policy(self) -> LevelPolicy:
+        """The shipped thresholds, but for those of the file."""
+        own = {gauge: LevelThresholds(*given) for gauge, given in self.levels.items()}
+        return LevelPolicy({**DEFAULT_THRESHOLDS, **own}, Level[self.unevaluable.upper()])
+
+
+class EventRuleSettings(Section):
+    """What is done around events of a type, where it differs from the shipped rule."""
+
+    before_minutes: Annotated[float | None, Field(ge=0)] = None
+    after_minutes: Annotated[float | None, Field(ge=0)] = None
+    factor: Annotated[float | None, Field(gt=0, le=1)] = None
+    """On the bounds of all measures of size, exposure and risk."""
+    factors: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
+    """By measure, beside `factor`."""
+    block: bool | None = None
+    alert: bool | None = None
+    flatten: bool | None = None
+    gap: Annotated[float | None, Field(ge=0, le=1)] = None
+
+    @model_validator(mode="after")
+    def _known_measures(self) -> Self:
+        if self.factors:
+            from engine.measures import MEASURES  # numpy: where nobody names a measure, nothing loads it
+
+            for measure in self.factors:
+                if measure not in MEASURES:
+                    raise ValueError(f"factors: unknown measure {measure!r}{_did_you_mean(measure, list(MEASURES))}")
+        return self
+
+
+EVENT_FEEDS = ("shipped", "fed", "bls", "bea", "fred", "finnhub")
+
+
+class EventSettings(Section):
+    """Which calendars of events are followed, and what is done around events. Without sources none is."""
+
+    sources: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Feeds by name, paths of TOML and iCalendar files, URLs of iCalendars."""
+    refresh_s: Annotated[float, Field(gt=0)] = 3600.0
+    stale_after_hours: Annotated[float, Field(gt=0)] = 48.0
+    horizon_days: Annotated[float, Field(ge=1, le=60)] = 7.0
+    exchange: Annotated[str, Field(min_length=1)] = "XNYS"
+    """Whose sessions earnings are before and after."""
+    holidays: tuple[date, ...] = ()
+    """Of that exchange, where its calendar is not installed."""
+    fred_key_env: str = "FRED_API_KEY"
+    finnhub_key_env: str = "FINNHUB_API_KEY"
+    urls: dict[str, Annotated[str, Field(pattern=r"^https?://")]] = Field(default_factory=dict)
+    """Where a feed is read instead, a mirror of one's own for instance."""
+    rules: dict[str, EventRuleSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        for source in self.sources:
+            if self.sources.count(source) > 1:
+                raise ValueError(f"sources: they must differ, repeated: {source!r}")
+            is_file = source.startswith(("http://", "https://")) or source.endswith((".toml", ".ics"))
+            if source not in EVENT_FEEDS and not is_file:
+                expected = f"{', '.join(EVENT_FEEDS)}, a .toml or .ics file or a URL"
+                raise ValueError(f"sources: expected {expected}, got {source!r}")
+        for name in self.urls:
+            if name not in EVENT_FEEDS:
+                raise ValueError(f"urls: unknown feed {name!r}{_did_you_mean(name, EVENT_FEEDS)}")
+        return self
+
+    @property
+    def policy(self) -> EventPolicy:
+        """The shipped rules, but for what the file says."""
+        from engine.events import DAY_US, DEFAULT_RULES, EventPolicy  # numpy: the command line's start needs none
+
+        rules = {name: _event_rule(name, given) for name, given in self.rules.items()}
+        return EventPolicy(
+            {**DEFAULT_RULES, **rules}, int(self.horizon_days * DAY_US), int(self.stale_after_hours * DAY_US / 24)
+        )
+
+
+def _event_rule(name: str, given: EventRuleSettings) -> EventRule:
+    from engine.events import DEFAULT_RULES, DEFAULT_TYPE, MINUTE_US, EventRule, scaled
+
+    shipped = DEFAULT_RULES.get(name, DEFAULT_RULES[DEFAULT_TYPE])
+    factors = scaled(given.factor) if given.factor is not None else shipped.factors
+    told = (given.before_minutes, given.after_minutes)
+    own = (shipped.before_us, shipped.after_us)
+    before_us, after_us = (us if at is None else round(at * MINUTE_US) for at, us in zip(told, own, strict=True))
+    return EventRule(
+        before_us,
+        after_us,
+        {**factors, **given.factors},
+        shipped.block if given.block is None else given.block,
+        shipped.alert if given.alert is None else given.alert,
+        shipped.flatten if given.flatten is None else given.flatten,
+        shipped.gap if given.gap is None else given.gap,
+    )
+
+
 class LimitsSettings(Section):
     """Which shipped limit rows are armed beside those of the file, and what else the engine reads about all limits."""
 
@@ -176,14 +328,17 @@ class LimitsSettings(Section):
         extra="allow", frozen=True
     )  # the rest is `policy`: the engine refuses what it doesn't know
 
-    preset: Literal["none", "balanced"] = "none"
+    preset: Literal["none", "conservative", "balanced", "aggressive", "macro"] = "none"
     shadow: Path | None = None
     """Another file with [limits] and [[limit]]: a whole set that is armed beside this one, without effect."""
+    two_person: bool = False
+    """Limits are changed by two people: one operator proposes, another one approves, and the file only seeds them."""
 
     @property
     def policy(self) -> dict[str, Any]:
-        """The raw table for the engine's policy: market_slippage, order_types and so on."""
-        return dict(self.model_extra or {})
+        """The raw table for the engine's policy: market_slippage, order_types and so on, those of the preset where the
+        file says nothing."""
+        return {**PRESET_POLICIES.get(self.preset, {}), **(self.model_extra or {})}
 
 
 class Settings(BaseSettings):
@@ -198,6 +353,8 @@ class Settings(BaseSettings):
     callers: tuple[CallerSettings, ...] = ()
     worker: WorkerSettings = WorkerSettings()
     scenario: tuple[ScenarioSettings, ...] = ()
+    report: ReportSettings = ReportSettings()
+    events: EventSettings = EventSettings()
     limits: LimitsSettings = LimitsSettings()
     limit: tuple[dict[str, Any], ...] = ()
 
@@ -218,6 +375,8 @@ class Settings(BaseSettings):
         _refuse_shipped([scenario.name for scenario in self.scenario])
         if self.mode == "live" and not any("operator" in caller.roles for caller in self.callers):
             raise ValueError("mode 'live' needs [[callers]], at least one of them with the role 'operator'")
+        if self.limits.two_person and sum("operator" in caller.roles for caller in self.callers) < 2:
+            raise ValueError("limits.two_person needs [[callers]], at least two of them with the role 'operator'")
         return self
 
     @property
@@ -226,7 +385,7 @@ class Settings(BaseSettings):
         if self.limits.preset == "none":
             return self.limit
         own = {_reach(row) for row in self.limit}
-        return self.limit + tuple(row for row in balanced_limit_rows() if _reach(row) not in own)
+        return self.limit + tuple(row for row in preset_rows(self.limits.preset) if _reach(row) not in own)
 
 
 def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
@@ -243,7 +402,8 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
 
 def template_text() -> str:
     """A commented configuration to start from, with the balanced limits written out so that they can be edited."""
-    return f"{_packaged('config_template.toml')}\n{_packaged('limits_balanced.toml')}"
+    names = ("config_template", "presets/common", "presets/balanced", "presets/waiting")
+    return "\n".join(_packaged(f"{name}.toml") for name in names)
 
 
 def schema_text() -> str:
@@ -251,9 +411,17 @@ def schema_text() -> str:
     return json.dumps(Settings.model_json_schema(), indent=2) + "\n"
 
 
-def balanced_limit_rows() -> tuple[dict[str, Any], ...]:
-    """The shipped limit rows for a diversified, moderately leveraged book, as raw tables."""
-    return tuple(tomllib.loads(_packaged("limits_balanced.toml"))["limit"])
+PRESET_POLICIES: Mapping[str, Mapping[str, Any]] = {
+    "conservative": {"volatility_target": 0.10},
+    "balanced": {"volatility_target": 0.12},
+    "aggressive": {"volatility_target": 0.20},
+}
+"""What presets say beside their rows; the balanced one's stands in config_template.toml too."""
+
+
+def preset_rows(name: str) -> tuple[dict[str, Any], ...]:
+    """The rows of a shipped preset, as raw tables: its own, then those that all presets share."""
+    return tuple(row for part in (name, "common") for row in tomllib.loads(_packaged(f"presets/{part}.toml"))["limit"])
 
 
 def _reach(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -305,9 +473,24 @@ def _overrides(environment: Mapping[str, str]) -> dict[str, Any]:
     source = EnvSettingsSource(Settings, env_nested_delimiter=LEVEL_SEPARATOR)
     source.env_vars = {key: environment[name] for key, name in ours.items() if LEVEL_SEPARATOR in key or key == "mode"}
     try:
-        return source()
+        found = source()
     except SettingsError as error:
         raise ConfigError("environment", [str(error)]) from error
+    return {name: _policy_read(value) if name == "limits" else value for name, value in found.items()}
+
+
+def _policy_read(limits: Any) -> Any:
+    """[limits] of the environment: what the engine reads as numbers, true, false and lists, for a variable is text."""
+    if not isinstance(limits, dict):
+        return limits
+    return {key: value if key in LimitsSettings.model_fields else _value_of(value) for key, value in limits.items()}
+
+
+def _value_of(text: Any) -> Any:
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except json.JSONDecodeError:
+        return text
 
 
 def _merged(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -397,6 +580,15 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         changes["approval"] = approval.model_copy(update={"key_file": folder / approval.key_file})
     if settings.limits.shadow:
         changes["limits"] = settings.limits.model_copy(update={"shadow": folder / settings.limits.shadow})
-    if worker.prices != "sample":
-        changes["worker"] = worker.model_copy(update={"prices": str(folder / worker.prices)})
+    sources = tuple(
+        str(folder / one) if one not in EVENT_FEEDS and not one.startswith(("http://", "https://")) else one
+        for one in settings.events.sources
+    )
+    changes["events"] = settings.events.model_copy(update={"sources": sources})
+    files: dict[str, Any] = {}
+    if worker.prices not in ("sample", "marks"):
+        files["prices"] = str(folder / worker.prices)
+    if worker.splits:
+        files["splits"] = str(folder / worker.splits)
+    changes["worker"] = worker.model_copy(update=files)
     return settings.model_copy(update=changes)

@@ -51,5 +51,9 @@ class Overloaded(Exception):
     """An account's queue is full."""
 
 
+class AnalyticsAway(Exception):
+    """No worker can be reached that answers questions. The text says what to do."""
+
+
 class Draining(Exception):
     """This process is shutting down and takes no new requests."""

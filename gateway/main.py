@@ -11,35 +11,30 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import structlog
 
 from engine.control import Scope, TradingState
-from engine.risk.scenarios import SIX_SCENARIOS, Scenario
 from gateway.accounts import Accounts
 from gateway.arming import ConfigFile
 from gateway.clock import StoreClock
 from gateway.config import Settings
 from gateway.embedded import DataDirLock, EmbeddedStore, running_socket
 from gateway.errors import StoreError, StoreUnavailable
-from gateway.lifeline import LIFELINE_FD, announce_ready, watch_parent
+from gateway.lifeline import LIFELINE_FD, watch_parent
 from gateway.log.account_log import AccountLog
 from gateway.log.redis import RedisLog
 from gateway.log.tier import Tier
 from gateway.machine import STORE_URL, approval_key, configured_limits
-from gateway.market.prices import load_prices, sample_us_stocks
 from gateway.pending_stops import PendingStop, PendingStops
+from gateway.process import Process
 from gateway.registry import armed_files
 from gateway.rpc.approval import Approvals
 from gateway.rpc.peers import Peers, others, reachable_host
 from gateway.rpc.server import Server, build_control, build_gateway
 from gateway.stopping import StopIncomplete, StopOutcome, Stopper, partitions_of
 from gateway.tasks import ended
-from gateway.worker.model_builder import ModelBuilder, ModelSettings
-from gateway.worker.worker import SessionRoll, Worker
 
 LOGGER = structlog.get_logger()
 
@@ -51,25 +46,6 @@ OPERATOR_RANK = 1
 
 NICENESS = {"control": 0, "gateway": 5, "worker": 10}
 """Where cores are short, a stop goes before an order and an order before a report."""
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """What every role is built from."""
-
-    settings: Settings
-    data_dir: Path | None
-    environment: Mapping[str, str]
-    log: RedisLog
-    clock: StoreClock
-    stop: asyncio.Event
-    """Set when the process shall end."""
-    reread: asyncio.Event
-    """Set when the configuration shall be read again: only control does."""
-    config_path: Path | None = None
-
-    def ready(self) -> None:
-        announce_ready(self.environment)
 
 
 def run_role(
@@ -188,26 +164,9 @@ async def _serve(process: Process, build: Build, port: int) -> None:
 
 
 async def _worker(process: Process) -> None:
-    settings = process.settings.worker
-    prices = sample_us_stocks() if settings.prices == "sample" else load_prices(Path(settings.prices))
-    own = tuple(Scenario(scenario.name, scenario.shocks) for scenario in process.settings.scenario)
-    model_settings = ModelSettings(
-        lookback_days=settings.lookback_days,
-        scenarios=(*SIX_SCENARIOS, *own),
-        unmapped=settings.unmapped,
-        base_currency=settings.base_currency,
-    )
-    daily = settings.sessions == "daily"
-    roll = SessionRoll(settings.session_open_time, ZoneInfo(settings.session_zone)) if daily else None
-    worker = Worker(process.log, process.clock, ModelBuilder(prices, model_settings), settings.refresh_s, roll)
-    running, stopping = asyncio.create_task(worker.run()), asyncio.create_task(process.stop.wait())
-    process.ready()
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if running.done():
-        stopping.cancel()
-        running.result()
-    await ended([running])
-    await worker.aclose()
+    from gateway.worker_process import work  # what it computes with is slow to import: the others go without
+
+    await work(process)
 
 
 _ROLES: dict[str, Callable[[Process], Awaitable[None]]] = {

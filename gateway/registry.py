@@ -11,9 +11,10 @@ import msgspec
 import structlog
 
 from engine.control import Control, decode_control, encode_control
+from engine.facts import FactError
 from engine.instrument import Instrument, InstrumentSet
 from engine.limit_changes import LimitChange, SetChanges, changes, field_in_words, in_words, normal, row_name
-from engine.limits import Limit, LimitSet
+from engine.limits import BREAKER_ROW, Limit, LimitSet, faults_of
 from engine.measures import MEASURES
 from gateway.errors import StoreError, StoreRefused, StoreUnavailable
 from gateway.log.account_log import PARTITIONS, AccountLog, ControlChange
@@ -110,6 +111,9 @@ class Why:
 
     actor: str
     reason: str
+    proposal: str = ""
+    """Id of the proposal that was approved, and who made it; empty: there was none."""
+    proposed_by: str = ""
 
 
 CONFIGURED = Why("configuration", "")
@@ -136,7 +140,7 @@ class LimitSetMoved(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Armed:
+class Named:
     """What is named of limits in a control state."""
 
     limit_set: str
@@ -144,8 +148,8 @@ class _Armed:
     armed_file: str
 
     @staticmethod
-    def of(control: Control) -> "_Armed":
-        return _Armed(control.limit_set, control.shadow_limit_set, control.armed_file)
+    def of(control: Control) -> "Named":
+        return Named(control.limit_set, control.shadow_limit_set, control.armed_file)
 
 
 async def arm_limits(
@@ -156,7 +160,7 @@ async def arm_limits(
     before = newest(decode_control(stored.state) for stored in await log.read_controls())
     blob_hash = await log.put_blob(limits.encode())
     shadow_hash = await log.put_blob(shadow.encode()) if shadow is not None else ""
-    await _arm_limits(log, lambda _: _Armed(blob_hash, shadow_hash, armed_file), why)
+    await arm_chosen(log, lambda _: Named(blob_hash, shadow_hash, armed_file), why)
     for words, old, new in (("limits", before.limit_set, limits), ("shadow limits", before.shadow_limit_set, shadow)):
         await _tell_armed(log, words, old, new or LimitSet(), why)
     return blob_hash
@@ -166,38 +170,42 @@ async def update_limits(
     log: AccountLog, rows: Iterable[Limit], expected: str, why: Why, validate_only: bool = False
 ) -> LimitsArmed:
     """Replace the rows of the set in force; its policy, the shadow set and the memory of the file stay. The caller has
-    validated the rows. Raises LimitSetMoved; StoreUnavailable, after which some partitions may have them already."""
+    validated the rows. Raises LimitSetMoved; FactError where they contradict that policy; StoreUnavailable, after which
+    some partitions may have them already."""
     settled = newest(decode_control(stored.state) for stored in await log.read_controls())
-    before = await _limit_set(log, settled.limit_set)
-    after = normal(LimitSet(_said(rows, before), before.policy), MEASURES)
+    before = await named_limit_set(log, settled.limit_set)
+    after = normal(LimitSet(said_rows(rows, before), before.policy), MEASURES)
     if after == normal(before, MEASURES):
         after = before
     elif expected != before.hash:
         raise LimitSetMoved(expected, before.hash)
+    for fault in faults_of(after, MEASURES):  # with the policy that stays, which the caller does not see
+        raise FactError(fault.path, fault.problem)
     made = changes(before, after, MEASURES).rows
     if validate_only:
         return LimitsArmed(after.hash, before.hash, made)
     await complete_arming(log)
     blob_hash = await log.put_blob(after.encode())
 
-    def replaced(control: Control) -> _Armed:
+    def replaced(control: Control) -> Named:
         if control.limit_set not in (settled.limit_set, blob_hash):
             raise LimitSetMoved(expected, control.limit_set)
-        return _Armed(blob_hash, control.shadow_limit_set, control.armed_file)
+        return Named(blob_hash, control.shadow_limit_set, control.armed_file)
 
-    epoch = await _arm_limits(log, replaced, why)
-    _tell_changes("limits", after, SetChanges(made, ()), why)
+    epoch = await arm_chosen(log, replaced, why)
+    tell_changes("limits", after, SetChanges(made, ()), why)
     return LimitsArmed(blob_hash, before.hash, made, epoch, PARTITIONS)
 
 
-def _said(rows: Iterable[Limit], before: LimitSet) -> tuple[Limit, ...]:
-    """The rows without the one that is implied anyhow: whoever reads the limits is told of it, and sends it back."""
-    implied = normal(LimitSet((before.implied,)), MEASURES).rows[0]
+def said_rows(rows: Iterable[Limit], before: LimitSet) -> tuple[Limit, ...]:
+    """The rows without those that are implied anyhow: whoever reads the limits is told of them, and sends them back."""
+    implied = normal(LimitSet((before.implied, BREAKER_ROW)), MEASURES).rows
     said = normal(before, MEASURES).rows
-    return tuple(row for row in normal(LimitSet(tuple(rows)), MEASURES).rows if row != implied or row in said)
+    return tuple(row for row in normal(LimitSet(tuple(rows)), MEASURES).rows if row not in implied or row in said)
 
 
-async def _limit_set(log: AccountLog, blob_hash: str) -> LimitSet:
+async def named_limit_set(log: AccountLog, blob_hash: str) -> LimitSet:
+    """The set of a hash; "" names the one without rows. Raises StoreRefused, StoreUnavailable."""
     if not blob_hash:
         return LimitSet()
     blob = await log.get_blob(blob_hash)
@@ -211,14 +219,14 @@ async def _limit_set(log: AccountLog, blob_hash: str) -> LimitSet:
 
 async def _tell_armed(log: AccountLog, words: str, old_hash: str, armed: LimitSet, why: Why) -> None:
     try:
-        before = await _limit_set(log, old_hash)
+        before = await named_limit_set(log, old_hash)
     except StoreError as error:  # what was armed is in force all the same
         LOGGER.warning(f"{words} armed, what they change is not known", limit_set=armed.hash, problem=str(error))
         return
-    _tell_changes(words, armed, changes(before, armed, MEASURES), why)
+    tell_changes(words, armed, changes(before, armed, MEASURES), why)
 
 
-def _tell_changes(words: str, armed: LimitSet, made: SetChanges, why: Why) -> None:
+def tell_changes(words: str, armed: LimitSet, made: SetChanges, why: Why) -> None:
     """Old → new of every field, for the log."""
     if not made:
         return
@@ -238,7 +246,7 @@ def newest(controls: Iterable[Control]) -> Control:
 
 def agree(controls: Iterable[Control]) -> bool:
     """Whether the same limits are armed in all of them."""
-    return len({_Armed.of(control) for control in controls}) <= 1
+    return len({Named.of(control) for control in controls}) <= 1
 
 
 async def complete_arming(log: AccountLog) -> bool:
@@ -248,11 +256,28 @@ async def complete_arming(log: AccountLog) -> bool:
         return False
     last = newest(controls)
 
-    def completed(control: Control) -> _Armed:
-        return _Armed.of(last if control.limits_epoch <= last.limits_epoch else control)
+    def completed(control: Control) -> Named:
+        return Named.of(last if control.limits_epoch <= last.limits_epoch else control)
 
-    await _arm_limits(log, completed, Why("gateway", "completes an interrupted arming of limits"))
+    await arm_chosen(log, completed, Why("gateway", "completes an interrupted arming of limits"))
     return True
+
+
+async def peoples_set(log: AccountLog, two_person: bool) -> str:
+    """The set in force where it is people's alone to change: it was approved, or nobody may change limits alone (and
+    the configuration is one person's). Empty: there is none, and a configuration may be armed."""
+    settled = decode_control((await log.read_control(SETTLED_IN)).state)
+    return settled.limit_set if two_person or settled.limit_set == settled.approved_limit_set else ""
+
+
+async def pass_over(log: AccountLog, armed_file: str) -> None:
+    """Note a configuration as seen without arming it. Raises StoreUnavailable."""
+
+    def noted(control: Control) -> Named:
+        return Named(control.limit_set, control.shadow_limit_set, armed_file)
+
+    await complete_arming(log)
+    await arm_chosen(log, noted, Why(CONFIGURED.actor, "passed over: the set in force is people's to change"))
 
 
 async def armed_files(log: AccountLog) -> set[str]:
@@ -260,9 +285,15 @@ async def armed_files(log: AccountLog) -> set[str]:
     return {decode_control(stored.state).armed_file for stored in await log.read_controls()}
 
 
-async def _arm_limits(log: AccountLog, chosen: Callable[[Control], _Armed], why: Why) -> int:
+async def arm_chosen(
+    log: AccountLog,
+    chosen: Callable[[Control], Named],
+    why: Why,
+    mark: Callable[[Control, int, int], Control] | None = None,
+) -> int:
     """Arm what is `chosen` from the settled control state; the epoch of the arming. Nothing is written where all
-    partitions have it already."""
+    partitions have it already. `mark`: what else changes in the settled state in the same step, from the state, the
+    epoch and the time of the change."""
     known = dict(enumerate(await log.read_controls()))
     time_us = await log.now_us()
     common = max(stored.head.epoch for stored in known.values()) + 1
@@ -271,10 +302,11 @@ async def _arm_limits(log: AccountLog, chosen: Callable[[Control], _Armed], why:
     def settle(stored: StoredControl) -> ControlChange | None:
         control = decode_control(stored.state)
         armed = chosen(control)
-        if everywhere and armed == _Armed.of(control):
+        if everywhere and armed == Named.of(control):
             return None
         epoch = max(stored.head.epoch + 1, common)
-        return _armed_change(control, armed, epoch, epoch, why, time_us)
+        marked = control if mark is None else mark(control, epoch, time_us)
+        return _armed_change(marked, armed, epoch, epoch, why, time_us)
 
     settled = _acknowledged(await log.advance_controls([SETTLED_IN], settle, known))[0]
     leader = decode_control(settled.state)
@@ -284,7 +316,7 @@ async def _arm_limits(log: AccountLog, chosen: Callable[[Control], _Armed], why:
         if control.limits_epoch >= leader.limits_epoch:
             return None
         epoch = max(stored.head.epoch + 1, leader.epoch)
-        return _armed_change(control, _Armed.of(leader), epoch, leader.limits_epoch, why, time_us)
+        return _armed_change(control, Named.of(leader), epoch, leader.limits_epoch, why, time_us)
 
     others = [partition for partition in range(PARTITIONS) if partition != SETTLED_IN]
     armed = _acknowledged(await log.advance_controls(others, follow, known))
@@ -292,7 +324,7 @@ async def _arm_limits(log: AccountLog, chosen: Callable[[Control], _Armed], why:
 
 
 def _armed_change(
-    control: Control, armed: _Armed, epoch: int, limits_epoch: int, why: Why, time_us: int
+    control: Control, armed: Named, epoch: int, limits_epoch: int, why: Why, time_us: int
 ) -> ControlChange:
     after = msgspec.structs.replace(
         control,
@@ -311,6 +343,8 @@ def _armed_change(
         "reason": why.reason,
         "time_us": time_us,
     }
+    if why.proposal:
+        record |= {"proposal": why.proposal, "proposed_by": why.proposed_by}
     return ControlChange(epoch, encode_control(after), msgspec.json.encode(record))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from engine.account import Book, Floats, Turnover, book_key
-from engine.limits import Limit, ScopeKind, Unit
+from engine.limits import BOOK_SCOPES, IDENTITY_SCOPES, Limit, ScopeKind, Unit
 from engine.measures.measure import (
     Armed,
     Case,
@@ -57,7 +57,10 @@ def _masked(survey: Survey, values: Floats, group: _Group) -> Floats:
 def _open_orders(case: Case, armed: Armed) -> Reading:
     """CHECKS 17, this one included. Suspect approvals and orders that the venue is done with, but for fills that were
     not reported yet, are open; a replacement and what it replaces are two until one of them has ended."""
-    before = _count_orders(case, armed.strategy, armed.group)
+    if armed.row.scope in IDENTITY_SCOPES:
+        before = sum(1 for one in case.state.orders.values() if armed.conduct_key in one.identities)
+    else:
+        before = _count_orders(case, armed.strategy, armed.group)
     return float(before), float(before + 1), 0
 
 
@@ -72,6 +75,8 @@ def _count_orders(survey: Survey, book: str, group: _Group) -> int:
 
 
 def _open_orders_now(survey: Survey, row: Limit, account: str, strategy: str) -> Iterable[tuple[str, float]]:
+    if row.scope in IDENTITY_SCOPES:
+        return
     for label, book, group in _places(survey, row, account):
         yield label, float(_count_orders(survey, book, group))
 
@@ -185,11 +190,17 @@ def _adv_share_fit(case: Case, armed: Armed, bound: float) -> int:
     return int(bound * _average(case) / case.instrument.lot_size + _FIT_SLACK) - case.spared
 
 
-_EACH = frozenset(ScopeKind)
+_EACH = BOOK_SCOPES
 """The firm's, too: what is counted or added up over accounts is the sum of their shares."""
 
 OPEN_ORDERS = Measure(
-    "open_orders", Reason.OPEN_ORDERS, Family.INPUT, (Unit.COUNT,), _EACH, _open_orders, now=_open_orders_now
+    "open_orders",
+    Reason.OPEN_ORDERS,
+    Family.INPUT,
+    (Unit.COUNT,),
+    _EACH | IDENTITY_SCOPES,
+    _open_orders,
+    now=_open_orders_now,
 )
 OPEN_POSITIONS = Measure(
     "open_positions",
@@ -225,7 +236,7 @@ ADV_SHARE = Measure(
     Reason.ADV_SHARE,
     Family.INPUT,
     (Unit.FRACTION,),
-    _EACH - {ScopeKind.FIRM},
+    (_EACH | IDENTITY_SCOPES) - {ScopeKind.FIRM},
     _adv_share,
     _adv_share_fit,
 )

@@ -6,10 +6,10 @@ joins its side before it is judged. Exposures are at marks.
 
 from collections.abc import Iterable
 
-from engine.limits import Limit, ScopeKind, Unit
+from engine.limits import BOOK_SCOPES, Limit, ScopeKind, Unit
 from engine.measures.measure import Armed, Case, Family, Measure, Reading, Survey, matches, scope_label, strategy_name
 from engine.order import Reason
-from engine.view import View, grouping_of
+from engine.view import View, grouping_of, issuer_of
 
 _FIT_SLACK = 1e-9
 """Lots: a room of 6.9999999999 lots is 7; decide tries the result again and gives up a lot where it is not."""
@@ -75,24 +75,24 @@ def _gross_filled(case: Case, armed: Armed) -> float:
 
 def _exposure_filled(case: Case, view: View) -> float:
     """The symbol's exposure if the order were filled."""
-    low, high = case.ends_filled(view.book)
-    return max(abs(low), abs(high)) * case.unit_value()
+    return case.exposed(*case.ends_filled(view.book))
 
 
 def _fit_end(case: Case, view: View, room: float) -> int:
     """The most lots that keep the symbol's exposure within `room` (base currency): the order moves one end only."""
-    end_max = int(room / case.unit_value() + _FIT_SLACK) if room > 0 else -1
+    if room <= 0:
+        return 0
     low, high = view.book.interval(case.slot)
-    moved, other = (high, low) if case.sign > 0 else (-low, -high)
-    return end_max - moved if abs(other) <= end_max else 0
+    long, short = case.end_values()
+    moved, value, other = (high, long, -low * short) if case.sign > 0 else (-low, short, high * long)
+    return int(room / value + _FIT_SLACK) - moved if other <= room * (1.0 + _FIT_SLACK) else 0
 
 
 def _issued(case: Case, view: View) -> float:
     """Exposure to the order's issuer, all its symbols together."""
-    if case.issuers().alone:
+    if case.issuers().alone and case.values.linear:
         return view.stake.largest.item(case.slot) * case.unit_value()
-    instrument = case.instrument
-    return view.exposure_of(case.issuer_mask(instrument.issuer or instrument.symbol))
+    return view.exposure_of(case.issuer_mask(issuer_of(case.instruments, case.instrument)))
 
 
 def _concentration(case: Case, armed: Armed) -> Reading:
@@ -147,7 +147,7 @@ def scoped_views(survey: Survey, row: Limit, account: str) -> Iterable[tuple[str
                 yield scope_label(scope, account, "", group), survey.view("", group, row.open_orders)
 
 
-_ALL = frozenset(ScopeKind)
+_ALL = BOOK_SCOPES
 
 POSITION = Measure(
     "position",

@@ -8,15 +8,19 @@ value if the order were filled, and its values now. It knows nothing of actions,
 import datetime
 import enum
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from engine.account import NAMELESS, AccountState, Book, Ends, Floats, Session, book_key
+from engine.conduct import scope_key
+from engine.control import Control
 from engine.instrument import Instrument, InstrumentSet
-from engine.limits import EVERY, Limit, Policy, ScopeKind, Unit, share_of
+from engine.limits import EVERY, IDENTITY_SCOPES, Limit, Policy, ScopeKind, Unit, share_of
+from engine.lot_values import LotValues, lot_values
 from engine.order import Order, OrderType, Reason
 from engine.risk.model import RiskModel
 from engine.view import (
@@ -82,6 +86,7 @@ class Armed:
 
     __slots__ = (
         "bound",
+        "conduct_key",
         "group",
         "label",
         "measure",
@@ -108,8 +113,10 @@ class Armed:
         instrument: Instrument,
         shadow: bool = False,
         factor: float = 1.0,
+        identities: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`shadow`: of a set in shadow; a row may be one by itself. `factor`: of the tightenings in force."""
+        """`shadow`: of a set in shadow; a row may be one by itself. `factor`: of the tightenings in force.
+        `identities`: who stands behind the order, by kind of scope."""
         self.row, self.measure = row, measure
         self.name, self.read = measure.name, measure.read
         share = share_of(row, account) * factor
@@ -128,6 +135,10 @@ class Armed:
         if row.scope in (ScopeKind.ASSET_CLASS, ScopeKind.SECTOR, ScopeKind.SYMBOL):
             self.group = (row.scope.value, group_name(row.scope, instrument))
         self.label = scope_label(row.scope, account, strategy, self.group)
+        self.conduct_key = scope_key(row.scope.value, book_key(strategy), instrument.symbol, identities)
+        """Under what the fold counts for this limit (engine.conduct)."""
+        if row.scope in IDENTITY_SCOPES:
+            self.label = f"{row.scope.value}:{identities.get(row.scope.value, '')}"
         self.view_key = view_key(self.strategy, self.group, row.open_orders)
 
 
@@ -152,6 +163,8 @@ def strategy_name(key: str) -> str:
 class Survey:
     """An account's state with what it is read under: the common ground of an order and of a report."""
 
+    control: Control | None = None
+    """Set where it is known: a limit that has halted counts from the Resume that lifted it. Without it, all counts."""
     _columns: Columns | None = None
     _usable_model: RiskModel | None = None
     _underlyings: Grouping | None = None
@@ -169,12 +182,21 @@ class Survey:
     ) -> None:
         self.state, self.instruments, self.model = state, instruments, model
         self.policy, self.now_us = policy, now_us
-        self._at_marks = state.at_marks()
+        self._at_marks = marked = state.at_marks()
+        self.values: LotValues = lot_values(state, instruments, model, policy) if state.underlyings else marked
 
     def view(self, strategy: str, group: tuple[str, str] | None, open_orders: bool = True) -> View:
         self.need_marks()
         key = view_key(strategy, group, open_orders)
-        return view_of(self.state, self.instruments, self._at_marks.unit_values, key, strategy, group, open_orders)
+        view = view_of(self.state, self.instruments, self.values, key, strategy, group, open_orders)
+        self.need_options(view)
+        return view
+
+    def need_options(self, view: View) -> None:
+        """Raises Unevaluable where an option that is at stake can't be valued."""
+        for slot, fault in self.values.faults.items():
+            if view.stake.largest.item(slot):
+                raise Unevaluable(*fault)
 
     def underlyings(self) -> Grouping:
         if self._underlyings is None:
@@ -316,9 +338,11 @@ class Case(Survey):
 
     `lots` is the order as it was asked for, `joining` what it adds to its side: less where it replaces another."""
 
+    _added: Floats | None = None
     _added_stress: Floats | None = None
     _added_grid: Floats | None = None
     _unit_value = 0.0
+    _scenario_value = 0.0
 
     def __init__(
         self,
@@ -340,7 +364,9 @@ class Case(Survey):
         self.sign = order.side.sign
         self.slot = state.slots[instrument.symbol]
         self.own_age_us = int(now_us - state.prices.oldest_us.item(self.slot))
-        """Age of the order's own mark and rate."""
+        """Age of the order's own mark and rate, of an option also of what it is written on."""
+        if state.underlyings:
+            self.own_age_us = max(self.own_age_us, self._underlying_age_us())
         marks_age_us = self.marks_age_us()
         self.mark_age_us = max(marks_age_us, self.own_age_us)
         """Age of the oldest mark and rate at stake, the order's own among them."""
@@ -352,13 +378,21 @@ class Case(Survey):
         self._growths: dict[Ends, float] = {}
         self._grids: dict[Ends | View, float] = {}
 
+    def _underlying_age_us(self) -> int:
+        """0 where the order is of no option, or its underlying has no mark: that is told by name, not by age."""
+        state = self.state
+        slot = state.slots.get(state.underlyings.get(self.instrument.symbol, ""))
+        if slot is None or state.prices.mark[slot] <= 0.0:
+            return 0
+        return int(self.now_us - state.prices.oldest_us.item(slot))
+
     @property
     def spared(self) -> int:
         """Lots of the order that add nothing to its side."""
         return self.replaced.filled + self.replaced.covered
 
     def resized(self, lots: int) -> "Case":
-        return Case(
+        case = Case(
             self.state,
             self.instruments,
             self.model,
@@ -369,6 +403,8 @@ class Case(Survey):
             lots,
             self.replaced,
         )
+        case.control = self.control
+        return case
 
     def of(self, armed: Armed) -> View:
         """The view that the limit reads, as it is without the order. Raises Unevaluable where a price in it is no
@@ -376,15 +412,22 @@ class Case(Survey):
         return self._views.get(armed.view_key) or self._read(armed)
 
     def _read(self, armed: Armed) -> View:
-        at_marks, key = self._at_marks, armed.view_key
-        if not at_marks.priced:
+        if not self._at_marks.priced:
             self.need_marks()
         view = view_of(
-            self.state, self.instruments, at_marks.unit_values, key, armed.strategy, armed.group, armed.open_orders
+            self.state,
+            self.instruments,
+            self.values,
+            armed.view_key,
+            armed.strategy,
+            armed.group,
+            armed.open_orders,
         )
+        if not self.values.linear:
+            self.need_options(view)
         if not math.isfinite(view.gross):
             raise Unevaluable(Reason.MEASURE_NOT_FINITE, f"the gross exposure of {armed.label} is {view.gross}")
-        self._views[key] = view
+        self._views[armed.view_key] = view
         return view
 
     def unit_value(self) -> float:
@@ -395,6 +438,38 @@ class Case(Survey):
                 refuse_missing_price(self.state, self.instrument.symbol)
             self._unit_value = value
         return self._unit_value
+
+    def scenario_value(self) -> float:
+        """Base currency per lot of the order's symbol that the risk model's returns multiply."""
+        if not self._scenario_value:
+            values = self.values
+            self._scenario_value = self.unit_value() if values.linear else self._own(values.scenario)
+        return self._scenario_value
+
+    def delta_value(self) -> float:
+        """Base currency that a lot of the order's symbol adds to net exposure, signed."""
+        values = self.values
+        return self.unit_value() if values.linear else self._own(values.delta)
+
+    def _own(self, values: Floats) -> float:
+        """Of the order's symbol. Raises Unevaluable where it is an option that can't be valued."""
+        self.unit_value()
+        if self.slot in self.values.faults:
+            raise Unevaluable(*self.values.faults[self.slot])
+        value: float = values.item(self.slot)
+        return value
+
+    def end_values(self) -> tuple[float, float]:
+        """Exposure in base currency of a lot of the order's symbol, held and sold short."""
+        values = self.values
+        if values.linear:
+            return (self.unit_value(),) * 2
+        return self._own(values.long), self._own(values.short)
+
+    def exposed(self, low: int, high: int) -> float:
+        """Exposure of the order's symbol where its position ends in [low, high], base currency."""
+        long, short = self.end_values()
+        return max(high * long, -low * short)
 
     def ends(self, book: Book, open_orders: bool = True) -> tuple[int, int]:
         """The lowest and highest position in lots once the order has joined its side."""
@@ -412,8 +487,11 @@ class Case(Survey):
         growth = self._growths.get(ends)
         if growth is None:
             low, high = self.ends(view.book, view.open_orders)
-            lots = max(abs(low), abs(high)) - ends.largest.item(self.slot)
-            growth = self._growths[ends] = lots * self.unit_value()
+            if self.values.linear:
+                growth = (max(abs(low), abs(high)) - ends.largest.item(self.slot)) * self.unit_value()
+            else:
+                growth = self.exposed(low, high) - self.exposed(int(ends.low[self.slot]), int(ends.high[self.slot]))
+            self._growths[ends] = growth
         return growth
 
     def worst_price(self) -> float:
@@ -439,21 +517,22 @@ class Case(Survey):
     def harm(self, columns: Columns) -> Floats:
         """(rows,) by how much one more lot of the order raises the worst-case loss: a buy hurts where the price falls,
         a sell where it rises, because the other rows are worst without it."""
-        value, slot = self.unit_value(), self.slot
+        value, slot = self.scenario_value(), self.slot
         harm: Floats = np.maximum(columns.returns[slot] * (-value if self.sign > 0 else value), 0.0)
         return harm
 
-    def harmed(self, columns: Columns) -> tuple[Floats, float]:
-        """(rows,) the returns that hurt the order, 0 in the other rows, and the factor that makes of them what the order
-        adds to the worst-case loss in each scenario; never below 0."""
-        value, fallen = self.joining * self.unit_value(), columns.falls[self.slot]
-        return (fallen, -value) if self.sign > 0 else (columns.returns[self.slot] - fallen, value)
+    def added(self, columns: Columns) -> Floats:
+        """(rows,) by how much the order raises the worst-case loss in each scenario; never below 0."""
+        if self._added is None:
+            value = self.joining * self.scenario_value()
+            hurt = columns.returns[self.slot] * (-value if self.sign > 0 else value)
+            self._added = np.maximum(hurt, columns.zeros)  # an array: turning 0.0 into one costs more than the maximum
+        return self._added
 
     def stress_after(self, view: View, columns: Columns) -> float:
         """The worst stress loss once the order has joined its side."""
         if self._added_stress is None:
-            value, fallen = self.joining * self.unit_value(), columns.stress_falls[self.slot]
-            self._added_stress = fallen * -value if self.sign > 0 else (columns.stress[self.slot] - fallen) * value
+            self._added_stress = self.added(columns)[columns.days :]
         rows = view.stress(columns) + self._added_stress
         worst: float = rows.item(rows.argmax()) if len(rows) else -math.inf
         return worst
@@ -475,7 +554,7 @@ class Case(Survey):
         """The same where the order's symbol is alone on its underlying: each end is worst at an end of the grid."""
         low, high = self.ends(view.book, view.open_orders)
         down, up = columns.grid_low.item(self.slot), columns.grid_high.item(self.slot)
-        return max(-low * down, -low * up, -high * down, -high * up) * self.unit_value()
+        return max(-low * down, -low * up, -high * down, -high * up) * self.scenario_value()
 
     def added_grid(self, columns: Columns) -> Floats:
         """(points,) what the order adds to the worst-case loss, at each point of the grid of its own underlying."""
@@ -485,13 +564,13 @@ class Case(Survey):
 
     def harm_grid(self, columns: Columns) -> Floats:
         """(points,) the same as `harm`, at each point of the grid of its own underlying."""
-        value, fallen = self.unit_value(), columns.grid_falls[self.slot]
+        value, fallen = self.scenario_value(), columns.grid_falls[self.slot]
         harm: Floats = fallen * -value if self.sign > 0 else (columns.grid[self.slot] - fallen) * value
         return harm
 
     def losses_filled(self, view: View, columns: Columns) -> Floats:
         """(rows,) losses if the order were filled: both ends of its symbol move together."""
-        moved = self.sign * self.joining * self.unit_value()
+        moved = self.sign * self.joining * self.scenario_value()
         losses: Floats = view.losses(columns) - moved * columns.returns[self.slot]
         return losses
 
@@ -523,6 +602,12 @@ class Measure:
     """What a breach is, in words, where the value alone tells nobody."""
     guards: str = ""
     """"size", "value" or "position": the three kinds of which one each must reach an instrument before it trades."""
+    halts: bool = False
+    """Only a person ends a breach of it: its rows halt, or warn."""
+    is_sum: bool = False
+    """Over positions, signed: an order that would leave it exactly as it is has no part in it."""
+    window_max_s: float = 3600.0
+    """The longest window that a row of it may have."""
 
 
 def matches(row: Limit, name: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.account import AccountState, Floats
 from engine.instrument import InstrumentSet
-from engine.limits import Limit, ScopeKind, Unit
+from engine.limits import BOOK_SCOPES, Limit, Unit
 from engine.measures.exposure import scoped_views
 from engine.measures.measure import Armed, Case, Family, Measure, Reading, Survey, Unevaluable
 from engine.order import Reason
@@ -20,21 +20,21 @@ from engine.view import View
 _FIT_SLACK = 1e-9
 """Lots: a room of 6.9999999999 lots is 7; decide tries the result again and gives up a lot where it is not."""
 
-_Ends = tuple[float, float]
+EndSums = tuple[float, float]
 """Σ low and Σ high over a scope, base currency."""
 
 
-def _size(ends: _Ends) -> float:
+def size_of(ends: EndSums) -> float:
     """max(|Σ low|, |Σ high|), since low ≤ high."""
     return max(ends[1], -ends[0])
 
 
-def _joined(ends: _Ends, moved: float) -> _Ends:
+def joined(ends: EndSums, moved: float) -> EndSums:
     """The ends once an order worth `moved`, of either sign, has joined its side."""
     return ends[0] + min(moved, 0.0), ends[1] + max(moved, 0.0)
 
 
-def _room(ends: _Ends, per_lot: float, bound: float) -> int:
+def room_for(ends: EndSums, per_lot: float, bound: float) -> int:
     """The most lots worth `per_lot` each, of either sign, that keep the size within `bound`."""
     moved, other = (ends[1], -ends[0]) if per_lot > 0 else (-ends[0], ends[1])
     if max(moved, other) > bound:
@@ -49,30 +49,33 @@ _NO_END = 2**62
 # --- net exposure -------------------------------------------------------------------------------------------------
 
 
-def _ends(view: View) -> _Ends:
-    return float(view.stake.low.dot(view.unit_values)), float(view.stake.high.dot(view.unit_values))
+def _ends(view: View) -> EndSums:
+    stake, values = view.stake, view.values
+    if values.linear:
+        return float(stake.low.dot(values.delta)), float(stake.high.dot(values.delta))
+    return weighted(view, values.delta)
 
 
 def _net(case: Case, armed: Armed) -> Reading:
     ends, per = _ends(case.of(armed)), case.equity() if armed.of_equity else 1.0
-    moved = case.sign * case.joining * case.unit_value()
-    return _size(ends) / per, _size(_joined(ends, moved)) / per, case.mark_age_us
+    moved = case.sign * case.joining * case.delta_value()
+    return size_of(ends) / per, size_of(joined(ends, moved)) / per, case.mark_age_us
 
 
 def _net_fit(case: Case, armed: Armed, bound: float) -> int:
-    return _room(_ends(case.of(armed)), case.sign * case.unit_value(), bound * case.denominator(armed.unit))
+    return room_for(_ends(case.of(armed)), case.sign * case.delta_value(), bound * case.denominator(armed.unit))
 
 
 def _net_filled(case: Case, armed: Armed) -> float:
     low, high = _ends(case.of(armed))
-    moved = case.sign * case.joining * case.unit_value()
-    return _size((low + moved, high + moved)) / case.denominator(armed.unit)
+    moved = case.sign * case.joining * case.delta_value()
+    return size_of((low + moved, high + moved)) / case.denominator(armed.unit)
 
 
 def _net_now(survey: Survey, row: Limit, account: str, strategy: str) -> Iterable[tuple[str, float]]:
     per = survey.denominator(row.unit or Unit.MONEY)
     for label, view in scoped_views(survey, row, account):
-        yield label, _size(_ends(view)) / per
+        yield label, size_of(_ends(view)) / per
 
 
 # --- beta exposure ------------------------------------------------------------------------------------------------
@@ -116,47 +119,51 @@ def _modelled(survey: Survey) -> Floats:
     return np.array([math.nan if place is None else model.betas[place] for place in places])
 
 
-def _beta_ends(view: View, betas: Floats) -> _Ends:
-    weights = betas * view.unit_values
+def _beta_ends(view: View, betas: Floats) -> EndSums:
+    return weighted(view, betas * view.values.delta)
+
+
+def weighted(view: View, weights: Floats) -> EndSums:
+    """The ends where a lot of a symbol weighs so much, of either sign."""
     low, high = view.stake.low * weights, view.stake.high * weights
     return float(np.minimum(low, high).sum()), float(np.maximum(low, high).sum())
 
 
-def _beta_of(case: Case, armed: Armed) -> tuple[_Ends, float]:
+def _beta_of(case: Case, armed: Armed) -> tuple[EndSums, float]:
     """The ends without the order, and what a lot of it is worth in beta."""
     view = case.of(armed)
     betas = _betas(case, view, case.slot)
-    return _beta_ends(view, betas), case.sign * case.unit_value() * betas.item(case.slot)
+    return _beta_ends(view, betas), case.sign * case.delta_value() * betas.item(case.slot)
 
 
 def _beta(case: Case, armed: Armed) -> Reading:
     ends, per_lot = _beta_of(case, armed)
     per = case.denominator(armed.unit)
     return (
-        _size(ends) / per,
-        _size(_joined(ends, case.joining * per_lot)) / per,
+        size_of(ends) / per,
+        size_of(joined(ends, case.joining * per_lot)) / per,
         max(case.mark_age_us, case.model_age_us),
     )
 
 
 def _beta_fit(case: Case, armed: Armed, bound: float) -> int:
     ends, per_lot = _beta_of(case, armed)
-    return _room(ends, per_lot, bound * case.denominator(armed.unit))
+    return room_for(ends, per_lot, bound * case.denominator(armed.unit))
 
 
 def _beta_filled(case: Case, armed: Armed) -> float:
     (low, high), per_lot = _beta_of(case, armed)
     moved = case.joining * per_lot
-    return _size((low + moved, high + moved)) / case.denominator(armed.unit)
+    return size_of((low + moved, high + moved)) / case.denominator(armed.unit)
 
 
 def _beta_now(survey: Survey, row: Limit, account: str, strategy: str) -> Iterable[tuple[str, float]]:
     per = survey.denominator(row.unit or Unit.MONEY)
     for label, view in scoped_views(survey, row, account):
-        yield label, _size(_beta_ends(view, _betas(survey, view))) / per
+        yield label, size_of(_beta_ends(view, _betas(survey, view))) / per
 
 
-_EACH = frozenset(ScopeKind)
+_EACH = BOOK_SCOPES
 """The firm's, too: the size of a sum is at most the sum of the accounts' sizes."""
 
 NET_EXPOSURE = Measure(
@@ -180,4 +187,5 @@ BETA_EXPOSURE = Measure(
     _beta_fit,
     _beta_filled,
     _beta_now,
+    is_sum=True,
 )

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from engine.account import Attempts
-from engine.limits import Limit, ScopeKind, Unit
+from engine.conduct import Attempts
+from engine.limits import IDENTITY_SCOPES, Limit, ScopeKind, Unit
 from engine.measures.measure import MICROS, Armed, Case, Family, Measure, Reading, Survey, matches, scope_label
 from engine.order import Reason
 
@@ -22,7 +22,18 @@ def _quantity_fit(case: Case, armed: Armed, bound: float) -> int:
 def _value(case: Case, armed: Armed) -> Reading:
     """CHECKS 9 and 12: q·px·m·fx at the highest price the order can fill at."""
     per = case.equity() if armed.of_equity else 1.0
-    return 0.0, case.lots * _value_per_lot(case) / per, case.mark_age_us
+    return 0.0, _order_value(case, case.lots) / per, case.mark_age_us
+
+
+def _order_value(case: Case, lots: int) -> float:
+    """Of so many lots. An option is worth its premium or its part of the underlying, whichever is more: what it closes
+    and what it buys by its delta, what it writes in full."""
+    value = lots * _value_per_lot(case)
+    if case.instrument.option is None:
+        return value
+    long, short = case.end_values()
+    written = 0 if case.sign > 0 else max(0, lots - max(0, case.state.book.interval(case.slot)[0]))
+    return max(value, (lots - written) * long + written * short)
 
 
 def _value_per_lot(case: Case) -> float:
@@ -33,13 +44,21 @@ def _value_per_lot(case: Case) -> float:
 
 
 def _value_fit(case: Case, armed: Armed, bound: float) -> int:
-    return int(bound * case.denominator(armed.unit) / _value_per_lot(case) + 1e-9)
+    limit = bound * case.denominator(armed.unit)
+    lots = int(limit / _value_per_lot(case) + 1e-9)
+    if case.instrument.option is None or _order_value(case, lots) <= limit:
+        return lots
+    long, short = case.end_values()
+    held = 0 if case.sign > 0 else max(0, case.state.book.interval(case.slot)[0])
+    bought = case.sign > 0 or held * long >= limit
+    return int(limit / long + 1e-9) if bought else held + int((limit - held * long) / short + 1e-9)
 
 
 def _rate(case: Case, armed: Armed) -> Reading:
     """CHECKS 15: orders tried in the sliding window, refusals included, this one too. The window is shared by all
     gateways because the attempts are records."""
-    count = _attempts(case, armed.strategy, armed.row.window_s)
+    key = armed.conduct_key if armed.row.scope in IDENTITY_SCOPES else armed.strategy
+    count = _attempts(case, key, armed.row.window_s)
     return float(count), float(count + 1), 0
 
 
@@ -51,6 +70,7 @@ def _attempts(survey: Survey, strategy: str, window_s: float) -> int:
 def _rate_now(survey: Survey, row: Limit, account: str, strategy: str) -> Iterable[tuple[str, float]]:
     if row.scope is ScopeKind.ACCOUNT:
         yield scope_label(row.scope, account, "", None), float(_attempts(survey, "", row.window_s))
+    if row.scope is not ScopeKind.STRATEGY:
         return
     for name in survey.state.books:
         if matches(row, name):
@@ -62,7 +82,7 @@ ORDER_RATE = Measure(
     Reason.ORDER_RATE,
     Family.INPUT,
     (Unit.ORDERS,),
-    frozenset({ScopeKind.ACCOUNT, ScopeKind.STRATEGY}),
+    IDENTITY_SCOPES | {ScopeKind.ACCOUNT, ScopeKind.STRATEGY},
     _rate,
     now=_rate_now,
 )

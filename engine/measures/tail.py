@@ -39,7 +39,7 @@ def _tails(case: Case, armed: Armed) -> tuple[Tail, Tail]:
     """The tails without and with the order: all measures of one scope read the same two."""
     view, columns, _ = _history(case, armed)
     view.losses(columns)  # first: it has every column at hand, the order's own among them
-    return view.tails(columns, *case.harmed(columns))
+    return view.tails(columns, case.added(columns))
 
 
 def _history(case: Case, armed: Armed) -> tuple[View, Columns, int]:
@@ -170,7 +170,7 @@ def _least(room: Floats, harm: Floats) -> float:
 
 def _stress_filled(case: Case, armed: Armed) -> float:
     view, columns = _stress_inputs(case, armed)
-    moved, slot = case.sign * case.joining * case.unit_value(), case.slot
+    moved, slot = case.sign * case.joining * case.scenario_value(), case.slot
     scenarios = view.stress(columns) - moved * columns.stress[slot]
     grid = view.grid_of(columns, case.underlyings(), slot) - moved * columns.grid[slot]
     worst = max(largest(scenarios), largest(grid), view.other_grids_worst(columns, case.underlyings(), case.slot))

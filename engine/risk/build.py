@@ -1,19 +1,23 @@
 """Builds a risk model from instruments, closes and scenarios. Point in time: only closes before the session count.
 
 Nothing is filled in: an instrument without a full, faultless history (or a declared proxy with one) has no history,
-one whose factor or sensitivity is missing has no factor, and each of them says why in `warnings`. Order-time arithmetic
-belongs to the measures, VaR of a loss vector to var.py.
+one whose factor or sensitivity is missing has no factor, and each of them says why in `warnings`. Options move as their
+underlyings do, by full revaluation (option_rows.py, imported where there are any). Order-time arithmetic belongs to the
+measures, VaR of a loss vector to var.py.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.instrument import AssetClass, Instrument
+from engine.risk.columns import Columns, Series, local_source, local_stress
 from engine.risk.factors import (
     GRID_SHOCKS,
     FactorMap,
@@ -24,7 +28,6 @@ from engine.risk.factors import (
     grid_returns,
     is_cash,
     joint_return,
-    local_return,
     match_factor,
 )
 from engine.risk.history import PriceHistory
@@ -47,18 +50,11 @@ JUMP_MIN = 0.50
 UNCHANGED_SHARE_MAX = 0.20
 """More days without any move than this are reported: the closes are stale or coarsely rounded, the VaR too low."""
 
+VOLATILITY_SHOCKS = (-0.10, 0.0, 0.25)
+"""Of the grid, where there are options: ten points down, and the leap of a crash (the VIX in March 2020: 40 to 83)."""
+
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Series:
-    """Every price series of the window, instruments' and indices' alike; returns of the faultless ones."""
-
-    returns: Mapping[str, Floats]
-    faults: Mapping[str, str]
-
-    def fault(self, name: str) -> str:
-        return self.faults.get(name, "no closes in the price history")
+NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 def build_model(
@@ -73,28 +69,62 @@ def build_model(
     grid: Mapping[AssetClass, GridShocks] = GRID_SHOCKS,
     unmapped: Unmapped = "unevaluable",
     base_currency: str = "USD",
+    marks: Mapping[str, float] = NOTHING,
+    rates: Mapping[str, float] = NOTHING,
+    volatility_shocks: tuple[float, ...] = VOLATILITY_SHOCKS,
 ) -> RiskModel:
     """The model for `session_date`, hash included: a column per instrument, symbols in order.
 
-    `lookback_days` returns need one close more. Raises ValueError on arguments that no model could be built from;
-    faults of single instruments are flags and warnings of the model.
+    `lookback_days` returns need one close more. For options: `marks`, prices now by symbol or currency pair (else the
+    last close), `rates`, risk-free by currency, continuously compounded, a fraction a year, and the `volatility_shocks`
+    of the grid, absolute. Raises ValueError on arguments that no model could be built from; faults of single
+    instruments are flags and warnings of the model.
     """
     if lookback_days < 1:
         raise ValueError(f"lookback_days: expected 1 or more, got {lookback_days}")
     check_scenarios(scenarios)
     factor_map = factor_map or FactorMap()
     ordered = [instruments[symbol] for symbol in sorted(instruments)]
+    linear = [instrument for instrument in ordered if instrument.asset_class is not AssetClass.OPTION]
     window = prices.window(session_date, lookback_days + 1)
     n_days = max(0, len(window.dates) - 1)
     warnings = _length_warnings(n_days, lookback_days)
     series = _returns(window)
 
-    days, has_history = _day_rows(ordered, series, n_days, base_currency, warnings)
-    betas = _betas(ordered, series, has_history, factor_map, warnings)
-    stress, has_factor, unaffected = _stress_rows(
-        ordered, scenarios, factor_map, betas, unmapped, base_currency, warnings
+    days, has_history = _day_rows(linear, series, n_days, base_currency, warnings)
+    betas = _betas(linear, series, has_history, factor_map, warnings)
+    fx_stress = _fx_stress({one.currency for one in ordered}, scenarios, base_currency, warnings)
+    stress, has_factor, unaffected = _stress_rows(linear, scenarios, factor_map, betas, unmapped, fx_stress, warnings)
+    spot_grid = grid if len(linear) == len(ordered) else refined(grid)
+    columns = Columns(
+        rows=np.concatenate((days, stress), axis=1),
+        grid=_grid(linear, instruments, spot_grid, base_currency),
+        has_history=has_history,
+        has_factor=has_factor,
+        unaffected=unaffected,
+        betas=betas,
     )
-    returns = np.concatenate((days, stress), axis=1).T
+    if len(linear) < len(ordered):
+        from engine.risk.option_rows import OptionRows
+
+        columns = OptionRows(
+            instruments=instruments,
+            ordered=ordered,
+            window=window,
+            series=series,
+            fx_days=_fx_histories({one.currency for one in ordered}, series, n_days, base_currency),
+            fx_stress=fx_stress,
+            scenarios=scenarios,
+            factor_map=factor_map,
+            grid=spot_grid,
+            unmapped_stays=unmapped == "zero",
+            base_currency=base_currency,
+            marks=marks,
+            rates=rates,
+            volatility_shocks=volatility_shocks,
+            session_date=session_date,
+            built_time_us=built_time_us,
+        ).joined(columns, warnings)
     model = RiskModel(
         hash="",
         session_date=session_date,
@@ -104,19 +134,21 @@ def build_model(
         instrument_set=instrument_set,
         symbols=tuple(instrument.symbol for instrument in ordered),
         column={instrument.symbol: place for place, instrument in enumerate(ordered)},
-        returns=returns,
+        returns=columns.rows.T,
         n_days=n_days,
         dates=window.dates[1:],
         scenario_names=tuple(scenario.name for scenario in scenarios),
-        has_history=has_history,
-        has_factor=has_factor,
-        unaffected=unaffected,
-        grid=_grid(ordered, instruments, grid, base_currency),
-        betas=betas,
+        has_history=columns.has_history,
+        has_factor=columns.has_factor,
+        unaffected=columns.unaffected,
+        grid=columns.grid,
+        betas=columns.betas,
         lookback_days=lookback_days,
         warnings=tuple(warnings),
+        grid_volatilities=columns.grid_volatilities,
+        options=columns.options,
     )
-    for array in (model.returns, has_history, has_factor, unaffected, model.grid, betas):
+    for array in (model.returns, model.has_history, model.has_factor, model.unaffected, model.grid, model.betas):
         array.flags.writeable = False
     return replace(model, hash=content_hash(encode(model)))
 
@@ -130,18 +162,18 @@ def _length_warnings(n_days: int, lookback_days: int) -> list[str]:
     return warnings
 
 
-def _returns(window: PriceHistory) -> _Series:
+def _returns(window: PriceHistory) -> Series:
     """Simple returns of each series that has a close above 0 in every row; the fault of each other one."""
     names = (*window.symbols, *window.indices)
     levels = np.column_stack((window.closes, *window.indices.values())) if names else np.empty((0, 0))
     if len(window.dates) - 1 < HISTORY_DAYS_MIN:
-        return _Series({}, dict.fromkeys(names, f"fewer than {HISTORY_DAYS_MIN} days"))
+        return Series({}, dict.fromkeys(names, f"fewer than {HISTORY_DAYS_MIN} days"))
     priced = np.isfinite(levels) & (levels > 0.0)
     whole = np.asarray(priced.all(axis=0))
     clean = np.asfortranarray(levels[:, whole])
     moves = clean[1:] / clean[:-1] - 1.0
     whole_names = [name for name, ok in zip(names, whole, strict=True) if ok]
-    return _Series(
+    return Series(
         returns={name: moves[:, place] for place, name in enumerate(whole_names)},
         faults={
             name: _fault(levels[:, place], ~priced[:, place], window.dates)
@@ -160,7 +192,7 @@ def _fault(levels: Floats, unpriced: NDArray[np.bool_], dates: tuple[date, ...])
 
 
 def _day_rows(
-    ordered: Sequence[Instrument], series: _Series, n_days: int, base_currency: str, warnings: list[str]
+    ordered: Sequence[Instrument], series: Series, n_days: int, base_currency: str, warnings: list[str]
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Shape (n_symbols, n_days), symbol by symbol as the model keeps them, and which symbols have a history."""
     days = np.full((len(ordered), n_days), np.nan)
@@ -183,9 +215,7 @@ def _day_rows(
     return days, has_history
 
 
-def _fx_histories(
-    currencies: set[str], series: _Series, n_days: int, base_currency: str
-) -> Mapping[str, Floats | None]:
+def _fx_histories(currencies: set[str], series: Series, n_days: int, base_currency: str) -> Mapping[str, Floats | None]:
     """The daily return of each currency seen from the base."""
     rates: dict[str, Floats | None] = {}
     for currency in currencies:
@@ -199,7 +229,7 @@ def _fx_histories(
     return rates
 
 
-def _local_history(instrument: Instrument, series: _Series, n_days: int, warnings: list[str]) -> Floats | None:
+def _local_history(instrument: Instrument, series: Series, n_days: int, warnings: list[str]) -> Floats | None:
     """Its own returns, else its proxy's, else None with the reason among the warnings."""
     symbol, proxy = instrument.symbol, instrument.proxy
     if is_cash(instrument):
@@ -230,7 +260,7 @@ def _oddities(returns: Floats) -> list[str]:
 
 def _betas(
     ordered: Sequence[Instrument],
-    series: _Series,
+    series: Series,
     has_history: NDArray[np.bool_],
     factor_map: FactorMap,
     warnings: list[str],
@@ -248,14 +278,9 @@ def _betas(
             reason = series.fault(factor) if index is None else "it never moves"
             warnings.append(f"{factor}: no betas to it: {reason}")
             continue
-        own = np.array([_local_source(ordered[place], series) for place in places])
+        own = np.array([local_source(ordered[place], series) for place in places])
         betas[places] = slopes(own, index)
     return betas
-
-
-def _local_source(instrument: Instrument, series: _Series) -> Floats:
-    own = series.returns.get(instrument.symbol)
-    return series.returns[instrument.proxy] if own is None else own
 
 
 def slopes(returns: Floats, index: Floats) -> Floats:
@@ -272,14 +297,13 @@ def _stress_rows(
     factor_map: FactorMap,
     betas: Floats,
     unmapped: Unmapped,
-    base_currency: str,
+    rates: Mapping[str, Floats | None],
     warnings: list[str],
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
     """Shape (n_symbols, n_scenarios), which symbols can be evaluated, and which no factor reaches."""
     stress = np.full((len(ordered), len(scenarios)), np.nan)
     has_factor = np.zeros(len(ordered), dtype=np.bool_)
     unaffected = np.zeros(len(ordered), dtype=np.bool_)
-    rates = _fx_stress({instrument.currency for instrument in ordered}, scenarios, base_currency, warnings)
     known = {factor for scenario in scenarios for factor in scenario.shocks}
     for place, instrument in enumerate(ordered):
         warnings.extend(
@@ -289,7 +313,7 @@ def _stress_rows(
         )
         fx = rates[instrument.currency]
         try:
-            local = _local_stress(instrument, scenarios, factor_map, float(betas[place]), fx is not None)
+            local = local_stress(instrument, scenarios, factor_map, float(betas[place]), fx is not None)
         except SensitivityMissingError as missing:
             warnings.append(f"{instrument.symbol}: no factor: {missing}")
             continue
@@ -301,18 +325,6 @@ def _stress_rows(
             stress[place] = joint_return(instrument, local, np.zeros(len(scenarios)) if fx is None else fx)
             has_factor[place] = True
     return stress, has_factor, unaffected
-
-
-def _local_stress(
-    instrument: Instrument, scenarios: Sequence[Scenario], factor_map: FactorMap, beta: float, fx_moves: bool
-) -> Floats | None:
-    """Its return in its own currency in each scenario, 0 where one leaves it alone; None where all of them do."""
-    if is_cash(instrument):
-        return np.zeros(len(scenarios)) if fx_moves else None
-    found = [local_return(instrument, scenario.shocks, factor_map, beta) for scenario in scenarios]
-    if all(local is None for local in found):
-        return None
-    return np.array([0.0 if local is None else local for local in found])
 
 
 def _fx_stress(
@@ -337,7 +349,23 @@ def _grid(
 ) -> Floats:
     """Shape (n_symbols, n_grid). What has another underlying moves as that one does."""
     n_grid = check_grid(grid)
-    rows = [
-        grid_returns(instruments.get(instrument.underlying, instrument), grid, base_currency) for instrument in ordered
-    ]
+    rows = [grid_returns(_grid_underlying(instrument, instruments), grid, base_currency) for instrument in ordered]
     return np.array(rows, dtype=np.float64).reshape(len(ordered), n_grid)
+
+
+def _grid_underlying(instrument: Instrument, instruments: Mapping[str, Instrument]) -> Instrument:
+    """Whose shocks move it: an option has none of its own, so that what names one as its underlying moves by itself."""
+    named = instruments.get(instrument.underlying, instrument)
+    return instrument if named.asset_class is AssetClass.OPTION else named
+
+
+def refined(grid: Mapping[AssetClass, GridShocks]) -> Mapping[AssetClass, GridShocks]:
+    """The shocks, none at all, and the middles between neighbours: what is straight between two points is no worse
+    between them, but an option's loss can be."""
+    return {asset_class: replace(row, shocks=_with_middles((*row.shocks, 0.0))) for asset_class, row in grid.items()}
+
+
+def _with_middles(shocks: tuple[float, ...]) -> tuple[float, ...]:
+    rising = sorted(shocks)
+    middles = [0.5 * (low + high) for low, high in pairwise(rising)]
+    return tuple(sorted((*rising, *middles)))

@@ -89,30 +89,44 @@ def local_return(
     of 35 % loses 105 %. Raises SensitivityMissingError where a shock reaches it through a sensitivity that is missing;
     an assumed one would be a guess.
     """
+    loadings = local_loadings(instrument, shocks, factor_map, beta)
+    total = 0.0
+    for factor, sensitivity in loadings:
+        total += sensitivity * shocks[factor]  # sum() compensates from Python 3.12 on: other bytes in the model
+    return total if loadings else None
+
+
+def local_loadings(
+    instrument: Instrument, factors: Container[str], factor_map: FactorMap, beta: float
+) -> tuple[tuple[str, float], ...]:
+    """Which of `factors` reach `instrument`, and its return in its own currency per unit of each one's shock.
+
+    Empty where none does; a factor stands twice where two declared names find it. Raises as `local_return` does.
+    """
     if instrument.factors:
-        return _declared_return(instrument, shocks, factor_map)
+        return _declared_loadings(instrument, factors, factor_map)
     for name in (instrument.symbol, instrument.underlying):
-        factor = match_factor(name, shocks)
+        factor = match_factor(name, factors)
         if factor is not None:
-            return _sensitivity(instrument, factor_map.kind(factor), factor) * shocks[factor]
+            return ((factor, _sensitivity(instrument, factor_map.kind(factor), factor)),)
     default = factor_map.class_default(instrument)
-    if default is None or default.factor not in shocks:
-        return None
+    if default is None or default.factor not in factors:
+        return ()
     sensitivity = beta if default.sensitivity is None else default.sensitivity
     if np.isnan(sensitivity):
         raise SensitivityMissingError(f"no beta to {default.factor} could be estimated")
-    unit = _sensitivity(instrument, factor_map.kind(default.factor), default.factor)
-    return sensitivity * unit * shocks[default.factor]
+    return ((default.factor, sensitivity * _sensitivity(instrument, factor_map.kind(default.factor), default.factor)),)
 
 
-def _declared_return(instrument: Instrument, shocks: Mapping[str, float], factor_map: FactorMap) -> float | None:
-    total, reached = 0.0, False
+def _declared_loadings(
+    instrument: Instrument, factors: Container[str], factor_map: FactorMap
+) -> tuple[tuple[str, float], ...]:
+    loadings = []
     for name, sensitivity in instrument.factors.items():
-        factor = match_factor(name, shocks)
+        factor = match_factor(name, factors)
         if factor is not None:
-            total += sensitivity * _sensitivity(instrument, factor_map.kind(factor), factor) * shocks[factor]
-            reached = True
-    return total if reached else None
+            loadings.append((factor, sensitivity * _sensitivity(instrument, factor_map.kind(factor), factor)))
+    return tuple(loadings)
 
 
 def _sensitivity(instrument: Instrument, kind: FactorKind, factor: str) -> float:
@@ -142,9 +156,21 @@ def fx_return(shocks: Mapping[str, float], base_currency: str, currency: str) ->
     """
     if currency == base_currency:
         return 0.0
-    if base_currency + currency in shocks:
-        return 1.0 / (1.0 + shocks[base_currency + currency]) - 1.0
-    return shocks.get(currency + base_currency)
+    pair = fx_factor(shocks, base_currency, currency)
+    return None if pair is None else pair_return(pair, shocks[pair], base_currency, currency)
+
+
+def fx_factor(factors: Container[str], base_currency: str, currency: str) -> str | None:
+    """Which of `factors` (or price series) quotes `currency` against the base: USDBRL, else BRLUSD, else None."""
+    for pair in (base_currency + currency, currency + base_currency):
+        if pair in factors:
+            return pair
+    return None
+
+
+def pair_return(pair: str, shock: Returns, base_currency: str, currency: str) -> Returns:
+    """The return of `currency` seen from the base when the pair that quotes it moves by `shock` (above -1)."""
+    return 1.0 / (1.0 + shock) - 1.0 if pair == base_currency + currency else shock
 
 
 def joint_return(instrument: Instrument, local: Returns, fx: Returns) -> Returns:
@@ -180,8 +206,10 @@ GRID_SHOCKS: Mapping[AssetClass, GridShocks] = {
 
 
 def check_grid(grid: Mapping[AssetClass, GridShocks]) -> int:
-    """The number of shocks, the same for every class. Raises ValueError where a class is missing or differs."""
-    missing = [asset_class.value for asset_class in AssetClass if asset_class not in grid]
+    """The number of shocks, the same for every class. Raises ValueError where a class is missing or differs. Options
+    need none: they move by their underlying's."""
+    priced = [asset_class for asset_class in AssetClass if asset_class is not AssetClass.OPTION]
+    missing = [asset_class.value for asset_class in priced if asset_class not in grid]
     if missing:
         raise ValueError(f"grid: expected shocks for every asset class, got none for {', '.join(missing)}")
     sizes = {len(row.shocks) for row in grid.values()}
@@ -192,6 +220,15 @@ def check_grid(grid: Mapping[AssetClass, GridShocks]) -> int:
     return sizes.pop()
 
 
+def grid_row(underlying: Instrument, grid: Mapping[AssetClass, GridShocks]) -> tuple[float, GridShocks]:
+    """The shocks that move `underlying`, and its return per unit of them: those of its class, else a stock's."""
+    row = grid[underlying.asset_class]
+    try:
+        return _sensitivity(underlying, row.kind, "grid"), row
+    except SensitivityMissingError:
+        return 1.0, grid[AssetClass.EQUITY]
+
+
 def grid_returns(
     underlying: Instrument, grid: Mapping[AssetClass, GridShocks], base_currency: str
 ) -> tuple[float, ...]:
@@ -199,11 +236,7 @@ def grid_returns(
 
     A bond without duration, or credit without spread, moves like a stock: coarse, but a loss for either side.
     """
-    row = grid[underlying.asset_class]
-    try:
-        unit = _sensitivity(underlying, row.kind, "grid")
-    except SensitivityMissingError:
-        unit, row = 1.0, grid[AssetClass.EQUITY]
+    unit, row = grid_row(underlying, grid)
     if underlying.symbol != base_currency + underlying.currency:
         return tuple(unit * shock for shock in row.shocks)
     # The pair that quotes the base in this currency: when it moves, so does what its gain is worth.

@@ -245,7 +245,8 @@ def _instruments_in(path: Path) -> "list[Instrument]":
 
 
 def _instrument(table: dict[str, Any], where: str) -> "Instrument":
-    """A table with the field names of the contract; the asset class by its short name, such as equity."""
+    """A table with the field names of the contract; the asset class by its short name, such as equity, and so the
+    right, style and model in an option's table."""
     from google.protobuf.json_format import ParseDict, ParseError
 
     from riskgateway.v1 import instrument_pb2
@@ -253,6 +254,9 @@ def _instrument(table: dict[str, Any], where: str) -> "Instrument":
     named = dict(table)
     if "asset_class" in named:
         named["asset_class"] = f"ASSET_CLASS_{str(named['asset_class']).upper()}"
+    if isinstance(option := named.get("option"), dict):
+        spelled = {key: f"OPTION_{key}_{option[key]}".upper() for key in ("right", "style", "model") if key in option}
+        named["option"] = option | spelled
     try:
         return ParseDict(named, instrument_pb2.Instrument())
     except ParseError as error:

@@ -8,7 +8,26 @@ from collections.abc import Sequence
 
 import typer
 
-from gateway.cli import accounts, configure, demo, headroom, limits, operate, orders, serve, watch
+from gateway.cli import (
+    accounts,
+    analytics,
+    backtest,
+    budget,
+    configure,
+    demo,
+    drill,
+    events,
+    headroom,
+    limits,
+    liquidate,
+    losses,
+    operate,
+    orders,
+    proposals,
+    serve,
+    sizing,
+    watch,
+)
 from gateway.cli import log as log_tail
 from gateway.cli.exits import Failure
 
@@ -22,19 +41,32 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("drill")(drill.drill)
 app.command("health")(operate.health)
 app.command("check")(orders.check)
 app.command("headroom")(headroom.headroom)
+app.command("size")(sizing.size)
 app.command("report-fill")(orders.report_fill)
 app.command("stop")(operate.stop)
 app.command("resume")(operate.resume)
+app.command("liquidate")(liquidate.liquidate)
 app.command("status")(operate.status)
 app.command("watch")(watch.watch)
+app.command("report")(analytics.report)
+app.command("var")(analytics.var)
+app.command("stress")(analytics.stress)
+app.command("reverse-stress")(analytics.reverse_stress)
+app.command("replay")(analytics.replay)
+app.command("greeks")(analytics.greeks)
+app.command("losses")(losses.losses)
 app.command("open-account")(accounts.open_account)
 app.command("open-session")(accounts.open_session)
 app.command("register")(accounts.register)
 app.command("publish-mark")(accounts.publish_mark)
 app.command("reconcile")(accounts.reconcile)
+app.command("events")(events.events)
+app.command("event-set")(events.event_set)
+app.command("backtest-var")(backtest.backtest_var)
 
 log = typer.Typer(help="Read accounts' logs from the store.", no_args_is_help=True)
 log.command("tail")(log_tail.tail)
@@ -47,9 +79,23 @@ config.command("diff")(limits.diff)
 config.command("schema")(configure.schema)
 app.add_typer(config, name="config")
 
+risk_budget = typer.Typer(help="Show the risk budget, lend parts of it, pause strategies.", no_args_is_help=True)
+risk_budget.command("show")(budget.show)
+risk_budget.command("lend")(budget.lend)
+risk_budget.command("end-loan")(budget.end_loan)
+risk_budget.command("pause")(budget.pause)
+risk_budget.command("resume")(budget.resume)
+app.add_typer(risk_budget, name="budget")
+
 limit_set = typer.Typer(help="Show the limits in force, and change them.", no_args_is_help=True)
 limit_set.command("show")(limits.show)
 limit_set.command("set")(limits.set_limits)
+limit_set.command("propose")(proposals.propose)
+limit_set.command("approve")(proposals.approve)
+limit_set.command("reject")(proposals.reject)
+limit_set.command("proposals")(proposals.proposals)
+limit_set.command("history")(proposals.history)
+limit_set.command("diff")(proposals.diff)
 app.add_typer(limit_set, name="limits")
 
 

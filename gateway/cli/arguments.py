@@ -122,6 +122,9 @@ AccountOption = Annotated[
 AnyAccountOption = Annotated[str, typer.Option("--account", "-a", help="Only this account; without: all of them.")]
 AnyStrategyOption = Annotated[str, typer.Option("--strategy", "-s", help="Only this strategy.")]
 AnySymbolOption = Annotated[str, typer.Option("--symbol", help="Only this symbol.")]
+AnyAlgoOption = Annotated[str, typer.Option("--algo", help="Only orders of this algorithm.")]
+AnyTraderOption = Annotated[str, typer.Option("--trader", help="Only orders of this trader.")]
+AnyDeskOption = Annotated[str, typer.Option("--desk", help="Only orders of this desk.")]
 AddressOption = Annotated[
     str, typer.Option("--address", envvar="RISK_GATEWAY_ADDRESS", help="The gateway's HOST:PORT.", metavar="HOST:PORT")
 ]

@@ -93,7 +93,7 @@ class Board:
         return [*lines, *_decisions(before, state), *_instructions(before, state), *_limits(before, state)]
 
     def _change(self, change: control_pb2.TradingStateChange) -> Text:
-        if not change.scope.strategy and not change.scope.symbol:
+        if change.scope == control_pb2.Scope(account=change.scope.account):
             self._told[change.account] = change.trading_state
         line = Text(f"{render.clock_time(change.change_time)}  {change.account}  ")
         line.append_text(render.state_text(change.trading_state))

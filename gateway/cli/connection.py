@@ -19,7 +19,12 @@ from grpc_status import rpc_status
 
 from gateway.cli.exits import ExitCode, Failure
 from gateway.cli.screen import note
-from riskgateway.v1 import risk_admin_pb2_grpc, risk_gateway_pb2, risk_gateway_pb2_grpc
+from riskgateway.v1 import (
+    risk_admin_pb2_grpc,
+    risk_analytics_pb2_grpc,
+    risk_gateway_pb2,
+    risk_gateway_pb2_grpc,
+)
 
 CALL_TIMEOUT_S = 5.0
 """Well over the server's own default of 1 s, so that its answer, and not our patience, says what went wrong."""
@@ -80,6 +85,7 @@ class Connection:
     metadata: tuple[tuple[str, str], ...]
     gateway: risk_gateway_pb2_grpc.RiskGatewayStub
     admin: risk_admin_pb2_grpc.RiskAdminStub
+    analytics: risk_analytics_pb2_grpc.RiskAnalyticsStub
     health: grpc.UnaryUnaryMultiCallable[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
 
 
@@ -95,6 +101,7 @@ def connected(address: str, token: str) -> Iterator[Connection]:
                 metadata,
                 risk_gateway_pb2_grpc.RiskGatewayStub(channel),
                 risk_admin_pb2_grpc.RiskAdminStub(channel),
+                risk_analytics_pb2_grpc.RiskAnalyticsStub(channel),
                 channel.unary_unary(
                     "/grpc.health.v1.Health/Check",
                     health_pb2.HealthCheckRequest.SerializeToString,

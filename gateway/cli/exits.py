@@ -11,7 +11,7 @@ class ExitCode(enum.IntEnum):
     OK = 0
     """Done; of `check`: ALLOW or WARN, the order may be sent as asked."""
     DIFFERENT = 1
-    """Of `config diff`: the two are not the same."""
+    """Of `config diff`: the two are not the same; of `drill`: what was seen is not what was expected."""
     USAGE = 2
     """Options or arguments make no sense."""
     REDUCED = 10

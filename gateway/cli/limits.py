@@ -39,7 +39,7 @@ def show(
     from gateway.cli.screen import note, show, show_json
 
     with connected(control, token) as connection:
-        told = _told(connection, shadow, account)
+        told = limits_told(connection, shadow, account)
     if as_json:
         show_json(told)
     elif not told.limit_set:
@@ -64,7 +64,7 @@ def set_limits(
     from gateway.rpc.convert.limits import changes_of
 
     with connected(control, token) as connection:
-        request = _update(path, _told(connection), reason)
+        request = _update(path, limits_told(connection), reason)
         found = _answered(connection, request, validate_only=True)
         changes = changes_of(found.changes)
         if not as_json:
@@ -156,12 +156,12 @@ def diff(
     from gateway.cli.screen import note, show
     from gateway.rpc.convert.limits import limit_set_of
 
-    after = _sets_of(path)
+    after = sets_of(path)
     if against is not None:
-        before = _sets_of(against)
+        before = sets_of(against)
     else:
         with connected(control, token) as connection:
-            in_force, in_shadow = _told(connection), _told(connection, shadow=True)
+            in_force, in_shadow = limits_told(connection), limits_told(connection, shadow=True)
         before = limit_set_of(in_force), limit_set_of(in_shadow) if in_shadow.limit_set else None
     found = [
         (words, changes(old or LimitSet(), new or LimitSet(), MEASURES))
@@ -179,7 +179,7 @@ def diff(
     raise typer.Exit(ExitCode.DIFFERENT)
 
 
-def _sets_of(path: Path) -> "tuple[LimitSet, LimitSet | None]":
+def sets_of(path: Path) -> "tuple[LimitSet, LimitSet | None]":
     """What `serve` would arm and put in shadow with this file, under the present environment."""
     from gateway.cli.serve import loaded, unusable
     from gateway.config import ConfigError
@@ -192,9 +192,12 @@ def _sets_of(path: Path) -> "tuple[LimitSet, LimitSet | None]":
     return configured.limits, configured.shadow
 
 
-def _told(connection: "Connection", shadow: bool = False, account: str = "") -> "GetLimitsResponse":
+def limits_told(
+    connection: "Connection", shadow: bool = False, account: str = "", limit_set: str = ""
+) -> "GetLimitsResponse":
+    """The limits in force, those in shadow, or a set by its hash."""
     from gateway.cli.connection import CALL_TIMEOUT_S
     from riskgateway.v1 import risk_admin_pb2
 
-    request = risk_admin_pb2.GetLimitsRequest(account=account, shadow=shadow)
+    request = risk_admin_pb2.GetLimitsRequest(account=account, shadow=shadow, limit_set=limit_set)
     return connection.admin.GetLimits(request, timeout=CALL_TIMEOUT_S, metadata=connection.metadata)

@@ -75,7 +75,7 @@ def tail(
         raise typer.BadParameter("--explain shows one decision: without --follow and --json")
     window = Window(since or 1, DEFAULT_LINES if lines is None and since is None else lines)
     try:
-        with _store_url(store, data_dir or DATA_DIR, follow) as url:
+        with store_url(store, data_dir or DATA_DIR, follow) as url:
             if explain is not None:
                 asyncio.run(_explain(url, account, explain))
             else:
@@ -95,7 +95,7 @@ class Window(NamedTuple):
 
 
 @contextlib.contextmanager
-def _store_url(url: str, data_dir: Path, follow: bool) -> Iterator[str]:
+def store_url(url: str, data_dir: Path, follow: bool) -> Iterator[str]:
     """Where the store answers. A dead private one is started for as long as this lasts, under the directory's lock."""
     from gateway.cli.screen import note
     from gateway.embedded import DataDirLock, EmbeddedStore, running_socket
@@ -135,7 +135,7 @@ def _checked_url(url: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _opened(url: str) -> "AsyncIterator[AccountLog]":
+async def opened(url: str) -> "AsyncIterator[AccountLog]":
     from gateway.log.redis import RedisLog
 
     log = RedisLog(url, socket_timeout_s=STORE_TIMEOUT_S)
@@ -190,7 +190,7 @@ async def entries(log: "AccountLog", account: str, start: "Head") -> AsyncIterat
 async def _tail(url: str, account: str, window: Window, follow: bool, as_json: bool) -> None:
     from gateway.cli.screen import note
 
-    async with _opened(url) as log:
+    async with opened(url) as log:
         printer = Printer(as_json)
         start = await start_of(log, account)
         head = start
@@ -284,7 +284,7 @@ async def _explain(url: str, account: str, seq: int) -> None:
     from gateway.cli.screen import show
     from gateway.rpc.convert.responses import asked_order
 
-    async with _opened(url) as log:
+    async with opened(url) as log:
         answer, decided = await explained(log, account, seq)
     show(verdict_tree(answer, asked_order(decided.order)))
 

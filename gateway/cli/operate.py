@@ -15,8 +15,11 @@ from gateway.cli.arguments import (
     AccountOption,
     AddressOption,
     AnyAccountOption,
+    AnyAlgoOption,
+    AnyDeskOption,
     AnyStrategyOption,
     AnySymbolOption,
+    AnyTraderOption,
     ControlOption,
     JsonOption,
     StopMode,
@@ -39,6 +42,9 @@ def stop(
     account: AnyAccountOption = "",
     strategy: AnyStrategyOption = "",
     symbol: AnySymbolOption = "",
+    algo: AnyAlgoOption = "",
+    trader: AnyTraderOption = "",
+    desk: AnyDeskOption = "",
     mode: Annotated[StopMode, typer.Option("--mode", help="What may still be done.")] = StopMode.HALTED,
     reason: ReasonOption = "",
     flatten: Annotated[bool, typer.Option("--flatten", help="Also make orders that close the positions.")] = False,
@@ -58,28 +64,34 @@ def stop(
     from gateway.cli.screen import show, show_json
     from riskgateway.v1 import control_pb2, risk_gateway_pb2
 
-    scope = control_pb2.Scope(account=account, strategy=strategy, symbol=symbol)
+    named = {
+        "account": account,
+        "strategy": strategy,
+        "symbol": symbol,
+        "algo": algo,
+        "trader": trader,
+        "desk": desk,
+    }
+    scope = control_pb2.Scope(**named)
     if store or data_dir is not None:
         if flatten or (store and data_dir is not None):
             raise typer.BadParameter("give one of --store and --data-dir, without --flatten, which needs a gateway")
         _stop_in_store(store, data_dir, scope, mode, reason)
         return
     request = risk_gateway_pb2.StopAllRequest(
-        account=account,
-        strategy=strategy,
-        symbol=symbol,
+        **named,
         mode=control_pb2.TradingState.Value(wire_name("TRADING_STATE", mode)),
         reason=reason,
         flatten=flatten,
     )
-    response, served_by = _stop_anywhere(request, control, address, token)
+    response, served_by = stop_anywhere(request, control, address, token)
     if as_json:
         show_json(response)
     else:
         show(render.stopped(response, scope, served_by))
 
 
-def _stop_anywhere(request: "StopAllRequest", control: str, address: str, token: str) -> "tuple[StopAllResponse, str]":
+def stop_anywhere(request: "StopAllRequest", control: str, address: str, token: str) -> "tuple[StopAllResponse, str]":
     """The answer of the control port, else of the gateway's port; and whose it is."""
     from gateway.cli.screen import note
 
@@ -116,7 +128,7 @@ def _stop_in_store(store: str, data_dir: Path | None, scope: "Scope", mode: Stop
 
     if data_dir is not None and not (data_dir / "valkey").is_dir():
         raise Failure(f"{data_dir} holds no store: no gateway ever served from it", ExitCode.USAGE)
-    reached = EngineScope(scope.account, scope.strategy, scope.symbol)
+    reached = EngineScope(**{kind: getattr(scope, kind) for kind in render.SCOPE_KINDS})
     try:
         outcome = stop_directly(store or None, data_dir, reached, TradingState[mode.upper()], reason)
     except StoreError as error:
@@ -131,6 +143,9 @@ def resume(
     account: AnyAccountOption = "",
     strategy: AnyStrategyOption = "",
     symbol: AnySymbolOption = "",
+    algo: AnyAlgoOption = "",
+    trader: AnyTraderOption = "",
+    desk: AnyDeskOption = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask; for scripts.")] = False,
     as_json: JsonOption = False,
     control: ControlOption = CONTROL_ADDRESS,
@@ -142,10 +157,19 @@ def resume(
     from gateway.cli.screen import show, show_json
     from riskgateway.v1 import control_pb2, risk_gateway_pb2
 
-    scope = control_pb2.Scope(account=account, strategy=strategy, symbol=symbol)
+    named = {
+        "account": account,
+        "strategy": strategy,
+        "symbol": symbol,
+        "algo": algo,
+        "trader": trader,
+        "desk": desk,
+    }
+    scope = control_pb2.Scope(**named)
     if not yes:
-        _confirm(render.scope_name(scope), account or strategy or symbol or "everything")
-    request = risk_gateway_pb2.ResumeRequest(account=account, strategy=strategy, symbol=symbol, reason=reason)
+        name = next(filter(None, named.values()), "everything")
+        confirm(f"This lets trading go on in: {render.scope_name(scope)}.", name, "resume")
+    request = risk_gateway_pb2.ResumeRequest(**named, reason=reason)
     with connected(control, token) as connection:
         response = connection.gateway.Resume(request, timeout=STOP_TIMEOUT_S, metadata=connection.metadata)
     if as_json:
@@ -154,17 +178,17 @@ def resume(
         show(render.resumed(response, scope))
 
 
-def _confirm(reached: str, name: str) -> None:
+def confirm(what: str, name: str, verb: str) -> None:
     """Returns if the name is typed; else Failure. Asked on standard error, so that --json stays clean."""
     from gateway.cli.screen import note
 
-    note(f"This lets trading go on in: {reached}. Type {name} to resume.")
+    note(f"{what} Type {name} to {verb}.")
     try:
         typed = input()
     except EOFError as error:
-        raise Failure("nobody to ask: not resumed", ExitCode.USAGE, hint="Scripts give --yes.") from error
+        raise Failure(f"nobody to ask: not {verb}d", ExitCode.USAGE, hint="Scripts give --yes.") from error
     if typed.strip() != name:
-        raise Failure(f"{typed.strip()!r} is not {name}: not resumed", ExitCode.USAGE)
+        raise Failure(f"{typed.strip()!r} is not {name}: not {verb}d", ExitCode.USAGE)
 
 
 def status(

@@ -17,6 +17,7 @@ from engine.order import Action
 from engine.records import (
     AccountOpened,
     AnyRecord,
+    BreakerMoved,
     CashFlowed,
     Decided,
     Executed,
@@ -34,7 +35,7 @@ from riskgateway.v1 import decision_pb2, risk_gateway_pb2
 
 MARKS_SHOWN = 6
 KIND_CHARS = 20
-MOMENTS = ("deadline_us",)
+MOMENTS = ("deadline_us", "from_us", "until_us")
 """Fields that hold one; others that end alike hold spans."""
 
 
@@ -96,6 +97,9 @@ def _words(seq: int, record: AnyRecord, lot_sizes: Mapping[str, float]) -> Text:
             return Text(f"{record.amount:,.2f} {record.currency}{f' for {record.strategy}' if record.strategy else ''}")
         case Reconciled():
             return Text(_reconciled(record))
+        case BreakerMoved():
+            moved = f"{record.before.name} → {record.stage.name} at a drawdown of {render.percent(record.drawdown)}"
+            return Text(f"{moved}, {len(record.cuts)} of {len(record.positions)} positions cut")
         case Latched():
             return _latch(record.latch)
     return Text(_fields(record))
@@ -163,7 +167,7 @@ def _latch(latch: Latch) -> Text:
 
 
 def _scope(scope: Scope) -> str:
-    named = (("account", scope.account), ("strategy", scope.strategy), ("symbol", scope.symbol))
+    named = [(kind, getattr(scope, kind)) for kind in scope.__struct_fields__]
     return ", ".join(f"{kind} {name}" for kind, name in named if name) or "everything"
 
 

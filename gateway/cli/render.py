@@ -115,9 +115,12 @@ def clock_time(time: Timestamp) -> str:
     return time.ToDatetime().strftime("%H:%M:%S")
 
 
+SCOPE_KINDS = ("account", "strategy", "symbol", "algo", "trader", "desk")
+
+
 def scope_name(scope: control_pb2.Scope) -> str:
     """What a stop or a resume reaches, in words."""
-    named = (("account", scope.account), ("strategy", scope.strategy), ("symbol", scope.symbol))
+    named = ((kind, getattr(scope, kind)) for kind in SCOPE_KINDS)
     return ", ".join(f"{kind} {name}" for kind, name in named if name) or "everything"
 
 
@@ -325,7 +328,7 @@ def cause_line(cause: control_pb2.TradingStateCause) -> Text:
 
 
 def _scope_options(scope: control_pb2.Scope) -> str:
-    named = (("--account", scope.account), ("--strategy", scope.strategy), ("--symbol", scope.symbol))
+    named = [(f"--{kind}", getattr(scope, kind)) for kind in SCOPE_KINDS]
     return "".join(f" {option} {name}" for option, name in named if name)
 
 
@@ -342,6 +345,7 @@ def risk_state(state: account_pb2.RiskState) -> Group:
         Text(),
         _limits(state),
         _open_orders(state),
+        *liquidation_lines(state),
         _decisions(state),
         _positions(state),
         _report(state),
@@ -438,6 +442,18 @@ def open_order_table(orders: Iterable[order_pb2.OpenOrder]) -> Table:
         cells = (order.account, order.strategy or MISSING, order.client_order_id, words, stands)
         table.add_row(*map(Text, cells), Text(quantity(order.leaves_quantity)))
     return table
+
+
+def liquidation_lines(state: account_pb2.RiskState) -> Iterable[Text]:
+    """A line for each position that the gateway's own orders are closing or cutting."""
+    for one in state.liquidations:
+        if one.active:
+            whose = f" of {one.strategy}" if one.strategy else ""
+            done = f"{quantity(one.filled_quantity)} of {quantity(one.planned_quantity)} filled"
+            text = Text(f"closing {one.symbol}{whose}: {done}, {quantity(one.left_quantity)} left")
+            text.append(f" · {quantity(one.sent_quantity)} sent", style="dim")
+            cost = money(figure(one, "expected_cost"), state.base_currency)
+            yield text.append(f" · expected cost {cost}", style="dim")
 
 
 def _decisions(state: account_pb2.RiskState, most: int = 5) -> RenderableType:

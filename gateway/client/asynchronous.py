@@ -17,7 +17,7 @@ import grpc.aio
 
 from gateway.client.attempts import Attempts, Backoff, Call, Patience, World
 from gateway.client.channel import Metadata, dial
-from gateway.client.desk import Desk, Detail, Reportable
+from gateway.client.desk import Desk, Detail, Reached, Reportable
 from gateway.client.status import CLOSED, Failure, failure_of
 from gateway.client.streams import ENDED, IN_FLIGHT_MAX, Followed, Pipeline, Taken, silent
 from gateway.client.values import (
@@ -169,6 +169,10 @@ class AsyncRiskClient:
         """The most that may be bought and sold now; of all symbols held or open where none is named. Advisory."""
         return await self._ask(self._desk.headroom(symbols, account, strategy))
 
+    async def heartbeat(self, *, account: str | None = None, strategy: str | None = None) -> str:
+        """A sign of life where a limit on `agent_silence` is armed; every check is one too. The trading state now."""
+        return await self._ask(self._desk.heartbeat(account, strategy))
+
     # --- reports -----------------------------------------------------------------------------------------------------
 
     async def report_working(self, order: Reportable, **terms: Unpack[ReportTerms]) -> Reported:
@@ -225,14 +229,29 @@ class AsyncRiskClient:
         symbol: str = "",
         mode: StopMode = "halted",
         flatten: bool = False,
+        algo: str = "",
+        trader: str = "",
+        desk: str = "",
     ) -> Stopped:
         """Stop trading in a scope; with nothing named **everything, of everybody**. When it returns the stop is in
         force on every gateway. OutcomeUnknown: not yet on all of them, and they go on trying; call it again."""
-        return await self._ask(self._desk.stop_all(reason, account, strategy, symbol, mode, flatten))
+        scope = Reached(account, strategy, symbol, algo, trader, desk)
+        return await self._ask(self._desk.stop_all(reason, scope, mode, flatten))
 
-    async def resume(self, reason: str, *, account: str, strategy: str = "", symbol: str = "") -> Resumed:
+    async def resume(
+        self,
+        reason: str,
+        *,
+        account: str,
+        strategy: str = "",
+        symbol: str = "",
+        algo: str = "",
+        trader: str = "",
+        desk: str = "",
+    ) -> Resumed:
         """Lift stops in a scope, as an operator; `account=""` is every account."""
-        return await self._ask(self._desk.resume(reason, account, strategy, symbol))
+        scope = Reached(account, strategy, symbol, algo, trader, desk)
+        return await self._ask(self._desk.resume(reason, scope))
 
     async def follow(self, accounts: Sequence[str] | None = None) -> AsyncGenerator[Update, None]:
         """States whole and as they change, stops, alerts and heartbeats of this client's account (or of those named,

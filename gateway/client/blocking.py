@@ -16,7 +16,7 @@ import grpc
 
 from gateway.client.attempts import Attempts, Backoff, Call, Patience, World
 from gateway.client.channel import dial
-from gateway.client.desk import Desk, Detail, Reportable
+from gateway.client.desk import Desk, Detail, Reached, Reportable
 from gateway.client.status import CLOSED, Failure, failure_of
 from gateway.client.streams import ENDED, Followed, Pipeline, silent
 from gateway.client.values import (
@@ -174,6 +174,10 @@ class RiskClient:
         """The most that may be bought and sold now; of all symbols held or open where none is named. Advisory."""
         return self._ask(self._desk.headroom(symbols, account, strategy))
 
+    def heartbeat(self, *, account: str | None = None, strategy: str | None = None) -> str:
+        """A sign of life where a limit on `agent_silence` is armed; every check is one too. The trading state now."""
+        return self._ask(self._desk.heartbeat(account, strategy))
+
     # --- reports -----------------------------------------------------------------------------------------------------
 
     def report_working(self, order: Reportable, **terms: Unpack[ReportTerms]) -> Reported:
@@ -228,14 +232,29 @@ class RiskClient:
         symbol: str = "",
         mode: StopMode = "halted",
         flatten: bool = False,
+        algo: str = "",
+        trader: str = "",
+        desk: str = "",
     ) -> Stopped:
         """Stop trading in a scope; with nothing named **everything, of everybody**. When it returns the stop is in
         force on every gateway. OutcomeUnknown: not yet on all of them, and they go on trying; call it again."""
-        return self._ask(self._desk.stop_all(reason, account, strategy, symbol, mode, flatten))
+        scope = Reached(account, strategy, symbol, algo, trader, desk)
+        return self._ask(self._desk.stop_all(reason, scope, mode, flatten))
 
-    def resume(self, reason: str, *, account: str, strategy: str = "", symbol: str = "") -> Resumed:
+    def resume(
+        self,
+        reason: str,
+        *,
+        account: str,
+        strategy: str = "",
+        symbol: str = "",
+        algo: str = "",
+        trader: str = "",
+        desk: str = "",
+    ) -> Resumed:
         """Lift stops in a scope, as an operator; `account=""` is every account."""
-        return self._ask(self._desk.resume(reason, account, strategy, symbol))
+        scope = Reached(account, strategy, symbol, algo, trader, desk)
+        return self._ask(self._desk.resume(reason, scope))
 
     def follow(self, accounts: Sequence[str] | None = None) -> Iterator[Update]:
         """States whole and as they change, stops, alerts and heartbeats of this client's account (or of those named,

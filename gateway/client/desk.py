@@ -6,7 +6,7 @@ approval that must not be acted on is dropped here and nowhere else.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Any, Literal, NamedTuple, TypeVar, Unpack
 
 from gateway.client import messages
 from gateway.client.attempts import Asked, Call, Patience, World
@@ -47,6 +47,17 @@ RESUMING = (
     "The resume may be in force in part: look at the trading state before you ask again, since that would lift a stop"
     " made meanwhile too"
 )
+
+
+class Reached(NamedTuple):
+    """Whom a stop or a resume reaches: the orders that match all that is named."""
+
+    account: str
+    strategy: str
+    symbol: str
+    algo: str
+    trader: str
+    desk: str
 
 
 class Desk:
@@ -149,6 +160,18 @@ class Desk:
         )
         return Call("GetHeadroom", request, read)
 
+    def heartbeat(self, account: str | None, strategy: str | None) -> Call[str]:
+        of = self.account if account is None else account
+
+        def read(response: risk_gateway_pb2.HeartbeatResponse, asked: Asked) -> str:
+            self.freshness.saw(of, response.stop_epoch)
+            return messages.state_name(response.trading_state)
+
+        request = risk_gateway_pb2.HeartbeatRequest(
+            account=of, strategy=self.strategy if strategy is None else strategy
+        )
+        return Call("Heartbeat", request, read)
+
     # --- reports -----------------------------------------------------------------------------------------------------
 
     def report_of(
@@ -190,29 +213,21 @@ class Desk:
         request = risk_gateway_pb2.GetRiskStateRequest(account=self.account if account is None else account)
         return Call("GetRiskState", request, read)
 
-    def stop_all(
-        self, reason: str, account: str, strategy: str, symbol: str, mode: StopMode, flatten: bool
-    ) -> Call[Stopped]:
+    def stop_all(self, reason: str, scope: Reached, mode: StopMode, flatten: bool) -> Call[Stopped]:
         def read(response: risk_gateway_pb2.StopAllResponse, asked: Asked) -> Stopped:
-            self._changed(account, response.stop_epoch)
+            self._changed(scope.account, response.stop_epoch)
             return messages.stopped(response)
 
-        request = risk_gateway_pb2.StopAllRequest(
-            account=account,
-            strategy=strategy,
-            symbol=symbol,
-            mode=messages.mode(mode),
-            reason=reason,
-            flatten=flatten,
-        )
+        named = scope._asdict()
+        request = risk_gateway_pb2.StopAllRequest(**named, mode=messages.mode(mode), reason=reason, flatten=flatten)
         return self._control_call("StopAll", request, read, STOPPING)
 
-    def resume(self, reason: str, account: str, strategy: str, symbol: str) -> Call[Resumed]:
+    def resume(self, reason: str, scope: Reached) -> Call[Resumed]:
         def read(response: risk_gateway_pb2.ResumeResponse, asked: Asked) -> Resumed:
-            self._changed(account, response.stop_epoch)
+            self._changed(scope.account, response.stop_epoch)
             return messages.resumed(response)
 
-        request = risk_gateway_pb2.ResumeRequest(account=account, strategy=strategy, symbol=symbol, reason=reason)
+        request = risk_gateway_pb2.ResumeRequest(**scope._asdict(), reason=reason)
         return self._control_call("Resume", request, read, RESUMING, repeatable=False)
 
     def heard(self, update: Update) -> None:

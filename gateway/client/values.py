@@ -291,6 +291,9 @@ class Cause:
     reason: str
     actor: str
     epoch: int
+    algo: str = ""
+    trader: str = ""
+    desk: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +335,9 @@ class StateChange:
     reason: str
     actor: str
     raw: control_pb2.TradingStateChange = field(repr=False, compare=False)
+    algo: str = ""
+    trader: str = ""
+    desk: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,9 @@ MARKS_CHANNEL = "marks"
 MODEL_CHANNEL = "model"
 CONTROL_CHANNEL = "control"
 
+CLOSES_KEPT_MAX = 1_100
+"""Sessions whose closes are kept: more than a risk model's lookback of three years, and some hundred bytes a symbol."""
+
 
 @dataclass(frozen=True, slots=True)
 class AccountMoved:
@@ -70,6 +73,37 @@ class Bulletin(Protocol):
     async def announce(self, address: str | None, now_us: int, since_us: int) -> frozenset[str]:
         """Notes that a process which takes stops was at `address` (None: nothing) at `now_us`; the addresses noted
         since `since_us`. Earlier ones are forgotten."""
+
+    async def post_analyst(self, card: bytes, now_us: int, since_us: int) -> None:
+        """Notes that a worker which answers questions had this card out at `now_us`; those not noted since `since_us`
+        are forgotten."""
+
+    async def analysts(self, since_us: int) -> tuple[bytes, ...]:
+        """The cards noted since then, the one noted last first."""
+        ...
+
+    async def keep_closes(self, session: str, closes: Mapping[str, bytes]) -> None:
+        """Notes the closes of a session (an ISO date) by symbol. A symbol's that is noted already stays: any number of
+        workers note them once. As durable as the log; the oldest sessions beyond CLOSES_KEPT_MAX are forgotten."""
+
+    async def closes(self, after: str) -> dict[str, dict[str, bytes]]:
+        """The closes noted of the sessions after a date ("" for all), by session, oldest first, and symbol."""
+
+    async def keep_event(self, event_id: str, event: bytes) -> bool:
+        """Notes an event that an operator entered, in place of one of the same id; whether it is new. As durable as the
+        log."""
+        ...
+
+    async def kept_events(self) -> dict[str, bytes]:
+        """Those noted, by id."""
+        ...
+
+    async def keep_feed(self, source: str, feed: bytes) -> None:
+        """Notes how a source of events stands, with its last good events. As durable as the log."""
+
+    async def feeds(self) -> dict[str, bytes]:
+        """Those noted, by source."""
+        ...
 
     def follow(self) -> AsyncGenerator[Wake, None]:
         """Wake-ups from now on, until closed (`contextlib.aclosing`) or cancelled. Lagged comes first, and again

@@ -31,7 +31,7 @@ from gateway.log.account_log import (
     partition_of,
     tail_after,
 )
-from gateway.log.bulletin import AccountMoved, Lagged, MarksMoved, ModelMoved, ReportMoved, Wake
+from gateway.log.bulletin import CLOSES_KEPT_MAX, AccountMoved, Lagged, MarksMoved, ModelMoved, ReportMoved, Wake
 from gateway.log.bulletin import ControlMoved as ControlWoke
 from gateway.log.tier import Tier
 
@@ -46,6 +46,10 @@ class MemoryBulletin:
         self._reports: dict[str, bytes] = {}
         self._model: str | None = None
         self._seen_us: dict[str, int] = {}
+        self._analysts_us: dict[bytes, int] = {}
+        self._closes: dict[str, dict[str, bytes]] = {}
+        self._events: dict[str, bytes] = {}
+        self._feeds: dict[str, bytes] = {}
         self._followers: set[asyncio.Queue[Wake]] = set()
 
     async def post_marks(self, marks: Mapping[str, bytes]) -> None:
@@ -75,6 +79,38 @@ class MemoryBulletin:
         seen_us = self._seen_us | ({address: now_us} if address is not None else {})
         self._seen_us = {name: time_us for name, time_us in seen_us.items() if time_us >= since_us}
         return frozenset(self._seen_us)
+
+    async def post_analyst(self, card: bytes, now_us: int, since_us: int) -> None:
+        noted_us = self._analysts_us | {card: now_us}
+        self._analysts_us = {card: time_us for card, time_us in noted_us.items() if time_us >= since_us}
+
+    async def analysts(self, since_us: int) -> tuple[bytes, ...]:
+        recent = [(time_us, card) for card, time_us in self._analysts_us.items() if time_us >= since_us]
+        return tuple(card for _, card in sorted(recent, reverse=True))
+
+    async def keep_closes(self, session: str, closes: Mapping[str, bytes]) -> None:
+        if not closes:
+            return
+        self._closes[session] = {**closes, **self._closes.get(session, {})}
+        for forgotten in sorted(self._closes)[:-CLOSES_KEPT_MAX]:
+            del self._closes[forgotten]
+
+    async def closes(self, after: str) -> dict[str, dict[str, bytes]]:
+        return {session: dict(self._closes[session]) for session in sorted(self._closes) if session > after}
+
+    async def keep_event(self, event_id: str, event: bytes) -> bool:
+        is_new = event_id not in self._events
+        self._events[event_id] = event
+        return is_new
+
+    async def kept_events(self) -> dict[str, bytes]:
+        return dict(self._events)
+
+    async def keep_feed(self, source: str, feed: bytes) -> None:
+        self._feeds[source] = feed
+
+    async def feeds(self) -> dict[str, bytes]:
+        return dict(self._feeds)
 
     async def follow(self) -> AsyncGenerator[Wake, None]:
         wakes: asyncio.Queue[Wake] = asyncio.Queue(WAKES_MAX)

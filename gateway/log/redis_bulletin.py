@@ -13,6 +13,7 @@ from redis.asyncio.client import PubSub
 from gateway.errors import StoreUnavailable
 from gateway.log.account_log import PARTITIONS, partition_of
 from gateway.log.bulletin import (
+    CLOSES_KEPT_MAX,
     CONTROL_CHANNEL,
     MARKS_CHANNEL,
     MODEL_CHANNEL,
@@ -31,11 +32,19 @@ from gateway.log.link import RedisLink
 HEARTBEAT_S = 1.0  # silence after which a ping is sent; unanswered for as long again, the connection is dead
 BACKOFF_MIN_S = 0.05
 PEERS_KEY = "peers"
+ANALYSTS_KEY = "analysts"
+CLOSES_KEY = "closes"
+EVENTS_KEY = "events"
+FEEDS_KEY = "feeds"
 BACKOFF_MAX_S = 1.0  # followers compare heads each second, so a longer pause would gain nothing
 
 
 def account_key(account: str, part: str) -> str:
     return f"{{p{partition_of(account)}}}:a:{account}:{part}"
+
+
+def closes_key(session: str) -> str:
+    return f"{CLOSES_KEY}:{session}"
 
 
 def wake_channel(partition: int) -> str:
@@ -85,6 +94,49 @@ class RedisBulletin:
             ]
         )
         return frozenset(name.decode(errors="replace") for name in seen)  # anybody may have written there
+
+    async def post_analyst(self, card: bytes, now_us: int, since_us: int) -> None:
+        await self._link.all(
+            [("ZADD", ANALYSTS_KEY, now_us, card), ("ZREMRANGEBYSCORE", ANALYSTS_KEY, "-inf", f"({since_us}")]
+        )
+
+    async def analysts(self, since_us: int) -> tuple[bytes, ...]:
+        return tuple(await self._link.one("ZREVRANGEBYSCORE", ANALYSTS_KEY, "+inf", since_us))
+
+    async def keep_closes(self, session: str, closes: Mapping[str, bytes]) -> None:
+        if not closes:
+            return
+        key = closes_key(session)
+        notes = [("HSETNX", key, symbol, close) for symbol, close in closes.items()]
+        *_, forgotten = await self._link.all(
+            [*notes, ("ZADD", CLOSES_KEY, 0, session), ("ZRANGE", CLOSES_KEY, 0, -(CLOSES_KEPT_MAX + 1))]
+        )
+        names = [name.decode() for name in forgotten]
+        if names:  # the index last: what is cut off between the two is found again
+            await self._link.all([*(("DEL", closes_key(name)) for name in names), ("ZREM", CLOSES_KEY, *names)])
+
+    async def closes(self, after: str) -> dict[str, dict[str, bytes]]:
+        noted = await self._link.one("ZRANGEBYLEX", CLOSES_KEY, f"({after}" if after else "-", "+")
+        sessions = [name.decode() for name in noted]
+        if not sessions:
+            return {}
+        found = await self._link.all([("HGETALL", closes_key(session)) for session in sessions])
+        return {
+            session: {symbol.decode(): close for symbol, close in closes.items()}
+            for session, closes in zip(sessions, found, strict=True)
+        }
+
+    async def keep_event(self, event_id: str, event: bytes) -> bool:
+        return bool(await self._link.one("HSET", EVENTS_KEY, event_id, event))
+
+    async def kept_events(self) -> dict[str, bytes]:
+        return {name.decode(): event for name, event in (await self._link.one("HGETALL", EVENTS_KEY)).items()}
+
+    async def keep_feed(self, source: str, feed: bytes) -> None:
+        await self._link.one("HSET", FEEDS_KEY, source, feed)
+
+    async def feeds(self) -> dict[str, bytes]:
+        return {name.decode(): feed for name, feed in (await self._link.one("HGETALL", FEEDS_KEY)).items()}
 
     async def follow(self) -> AsyncGenerator[Wake, None]:
         backoff_s = BACKOFF_MIN_S

@@ -1,9 +1,9 @@
 """Loads daily closes from files into a PriceHistory.
 
-Reads a wide CSV (a date column, then one column per symbol), a folder of CSVs (one per symbol, named after it), plain
-or gzipped, and the 20 US stocks inside the skfolio wheel. Bad input raises PriceFileError with file, line, column and
-what was expected. An empty cell is a missing close and stays NaN: nothing is filled in or dropped here. No pandas: it
-would cost every start of the gateway 1.7 s.
+Reads a wide table (a date column, then one column per symbol) or a folder with one per symbol, named after it: CSV,
+plain or gzipped, and Parquet (parquet.py); and the 20 US stocks inside the skfolio wheel. Bad input raises
+PriceFileError with file, line, column and what was expected. An empty cell is a missing close and stays NaN: nothing is
+filled in or dropped here. No pandas: it would cost every start of the gateway 1.7 s.
 """
 
 import csv
@@ -12,7 +12,6 @@ import importlib.util
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TextIO
@@ -21,53 +20,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.risk.history import PriceHistory
+from gateway.market.parquet import is_parquet, read_parquet
+from gateway.market.table import PriceFileError as PriceFileError
+from gateway.market.table import Table, check_names, check_positive, close_column
 
 MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """How files spell a missing close, in lower case."""
 
-CLOSE_COLUMNS = ("adj close", "adj_close", "adjusted_close", "close", "price")
-"""Names of the column to take from a per-symbol file, best first: adjusted closes carry no splits."""
+KINDS = ".csv, .csv.gz or .parquet"
 
 SAMPLE_INDEX = "SP500"
 
 
-class PriceFileError(ValueError):
-    """A price file is missing or cannot be read as closes. The message names file, line, column and expectation."""
-
-
 def load_prices(path: Path, indices: Collection[str] = ()) -> PriceHistory:
-    """Closes from a wide CSV file (.csv, .csv.gz) or from a folder of per-symbol ones.
+    """Closes from a wide file (.csv, .csv.gz, .parquet) or from a folder of per-symbol ones.
 
     Columns (or files) named in `indices` become series of their own: indices such as SP500, exchange rates such as
     USDBRL. Raises PriceFileError.
     """
     if path.is_dir():
         return load_price_folder(path, indices)
-    if not _is_csv(path):
-        raise PriceFileError(f"{path}: expected a .csv or .csv.gz file or a folder of them")
+    if not _is_closes(path):
+        raise PriceFileError(f"{path}: expected a {KINDS} file or a folder of them")
     return load_price_file(path, indices)
 
 
 def load_price_file(path: Path, indices: Collection[str] = ()) -> PriceHistory:
-    """Closes from one wide CSV: the first column holds ISO dates, each further one is named after its symbol."""
-    table = _read_table(path)
+    """Closes from one wide file: the first column holds ISO dates, each further one is named after its symbol."""
+    table = _table(path)
     return _history(path, table.dates, table.names, table.values, indices)
 
 
 def load_price_folder(folder: Path, indices: Collection[str] = ()) -> PriceHistory:
-    """Closes from a folder: SYMBOL.csv or SYMBOL.csv.gz, each with a date and a close column.
+    """Closes from a folder: SYMBOL.csv, SYMBOL.csv.gz or SYMBOL.parquet, each with a date and a close column.
 
     Dates are the union of all files'; a file without one of them lacks that close.
     """
     columns: dict[str, tuple[tuple[date, ...], NDArray[np.float64]]] = {}
-    for path in sorted(path for path in folder.iterdir() if _is_csv(path)):
-        symbol = path.name.removesuffix(".gz").removesuffix(".csv")
+    for path in price_files(folder):
+        symbol = path.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".parquet")
         if symbol in columns:
             raise PriceFileError(f"{path}: expected one file for {symbol}, got a second")
-        table = _read_table(path, only_close=True)
+        table = _table(path, only_close=True)
         columns[symbol] = table.dates, table.values[:, 0]
     if not columns:
-        raise PriceFileError(f"{folder}: expected .csv or .csv.gz files, one per symbol, got none")
+        raise PriceFileError(f"{folder}: expected {KINDS} files, one per symbol, got none")
     dates = tuple(sorted({day for days, _ in columns.values() for day in days}))
     row = {day: place for place, day in enumerate(dates)}
     closes = np.full((len(dates), len(columns)), np.nan)
@@ -93,11 +90,12 @@ def sample_us_stocks() -> PriceHistory:
     return PriceHistory(stocks.dates, stocks.names, stocks.values, {SAMPLE_INDEX: index.values[:, 0]})
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    dates: tuple[date, ...]
-    names: tuple[str, ...]
-    values: NDArray[np.float64]
+def price_files(path: Path) -> tuple[Path, ...]:
+    """The files that `load_prices` reads: those of a folder, in order, or the file itself. Raises PriceFileError."""
+    try:
+        return tuple(sorted(one for one in path.iterdir() if _is_closes(one))) if path.is_dir() else (path,)
+    except OSError as error:
+        raise PriceFileError(f"{path}: expected a readable folder, got: {error}") from error
 
 
 def _history(
@@ -119,8 +117,12 @@ def _history(
     )
 
 
-def _is_csv(path: Path) -> bool:
-    return path.name.lower().endswith((".csv", ".csv.gz"))
+def _is_closes(path: Path) -> bool:
+    return path.name.lower().endswith((".csv", ".csv.gz")) or is_parquet(path)
+
+
+def _table(path: Path, *, only_close: bool = False) -> Table:
+    return read_parquet(path, only_close) if is_parquet(path) else _read_table(path, only_close=only_close)
 
 
 @contextmanager
@@ -137,7 +139,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
         raise PriceFileError(f"{path}: expected a readable CSV file, got: {error}") from error
 
 
-def _read_table(path: Path, *, only_close: bool = False) -> _Table:
+def _read_table(path: Path, *, only_close: bool = False) -> Table:
     """All columns, or (`only_close`) the date and the best close column. Rows are checked in the order of the file."""
     dates: list[date] = []
     rows: list[list[float]] = []
@@ -146,7 +148,7 @@ def _read_table(path: Path, *, only_close: bool = False) -> _Table:
         reader = csv.reader(file)
         header = [name.strip() for name in next(reader, [])]
         _check_header(path, header)
-        kept = [_close_column(path, header)] if only_close else list(range(1, len(header)))
+        kept = [close_column(f"{path}, line 1", header)] if only_close else list(range(1, len(header)))
         names = tuple(header[place] for place in kept)
         for cells in reader:
             if not cells:
@@ -160,8 +162,8 @@ def _read_table(path: Path, *, only_close: bool = False) -> _Table:
     if not rows:
         raise PriceFileError(f"{path}: expected at least one row of closes below the header, got none")
     values = np.array(rows, dtype=np.float64)
-    _check_positive(path, names, lines, values)
-    return _Table(tuple(dates), names, values)
+    check_positive(path, names, lambda row: f"line {lines[row]}", values)
+    return Table(tuple(dates), names, values)
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
@@ -169,21 +171,7 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
         raise PriceFileError(f"{path}, line 1: expected a date column and at least one of closes, got {len(header)}")
     if "date" not in header[0].lower():
         raise PriceFileError(f"{path}, line 1, column 1: expected the header 'date', got {header[0]!r}")
-    for place, name in enumerate(header):
-        if not name:
-            raise PriceFileError(f"{path}, line 1, column {place + 1}: expected a symbol, got an empty name")
-        if name in header[:place]:
-            raise PriceFileError(f"{path}, line 1, column {place + 1}: expected each symbol once, got {name} again")
-
-
-def _close_column(path: Path, header: Sequence[str]) -> int:
-    if len(header) == 2:
-        return 1
-    lowered = [name.lower() for name in header]
-    for name in CLOSE_COLUMNS:
-        if name in lowered:
-            return lowered.index(name)
-    raise PriceFileError(f"{path}, line 1: expected a column named one of {', '.join(CLOSE_COLUMNS)}, got none")
+    check_names(f"{path}, line 1", header)
 
 
 def _date(path: Path, line: int, column: str, cell: str, earlier: Sequence[date]) -> date:
@@ -215,13 +203,3 @@ def _number(path: Path, line: int, name: str, cell: str) -> float:
         raise PriceFileError(
             f"{path}, line {line}, column {name}: expected a number (1234.56) or an empty cell, got {cell!r}"
         ) from error
-
-
-def _check_positive(path: Path, names: Sequence[str], lines: Sequence[int], values: NDArray[np.float64]) -> None:
-    bad = np.argwhere(np.isinf(values) | (values <= 0.0))
-    if bad.size:
-        row, column = int(bad[0][0]), int(bad[0][1])
-        raise PriceFileError(
-            f"{path}, line {lines[row]}, column {names[column]}: expected a finite close above 0, "
-            f"got {values[row, column]:g}"
-        )

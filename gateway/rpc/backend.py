@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
+from engine.events import EventPolicy
 from engine.records import PoisonRecord
 from gateway.accounts import Accounts
 from gateway.errors import DeadlinePassed, Overloaded, StoreError
@@ -51,6 +52,15 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Calendars:
+    """Which sources of events are followed, and what is done around events."""
+
+    policy: EventPolicy = field(default_factory=EventPolicy)
+    ranks: tuple[tuple[str, int], ...] = ()
+    """The sources, and whose word counts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     log: AccountLog
     accounts: Accounts
@@ -59,6 +69,9 @@ class Backend:
     approvals: Approvals
     deadlines: Deadlines = Deadlines()
     pace: Pace = Pace()
+    calendars: Calendars = field(default_factory=Calendars)
+    two_person: bool = False
+    """Nobody changes limits alone: what one operator proposes another one approves."""
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server drains: endless streams then end."""
     running: "set[asyncio.Task[Any]]" = field(default_factory=set)

@@ -11,10 +11,13 @@ import msgspec
 
 from engine import facts
 from engine.account import AccountState
+from engine.account_events import position_event
+from engine.budgets import Lending, budget_lent
 from engine.decide import Terms
 from engine.facts import Execution, FactError
 from engine.instrument import LOTS_MAX
-from engine.records import AccountOpened, AnyRecord, Executed, Reconciled
+from engine.records import AccountOpened, AnyRecord, Executed, Reconciled, Settled, Split
+from engine.silence import heartbeat
 from engine.suspects import release_delay_set
 from gateway.errors import UnknownAccount
 from gateway.rpc.convert import responses
@@ -104,6 +107,30 @@ def event_build(event_id: str, event: AccountEvent) -> Callable[[AccountState, T
                 return facts.fee_charged(state, event_id, amount, currency, strategy, now_us, _epoch(terms))
             case Letting(delay_us=delay_us):
                 return release_delay_set(state, event_id, delay_us, now_us, _epoch(terms))
+            case _:
+                records = position_event(state, terms.instruments, event_id, event, now_us, _epoch(terms))
+                _need_bounded(records)
+                return records
+
+    return build
+
+
+def lending_build(lending: Lending) -> Callable[[AccountState, Terms, int], list[AnyRecord]]:
+    """The record of a loan of risk budget, where it is none already."""
+
+    def build(state: AccountState, terms: Terms, now_us: int) -> list[AnyRecord]:
+        _need_open(state)
+        return budget_lent(state, terms.limits, lending, now_us, _epoch(terms))
+
+    return build
+
+
+def heartbeat_build(strategy: str) -> Callable[[AccountState, Terms, int], list[AnyRecord]]:
+    """The record of a sign of life, where it says anything."""
+
+    def build(state: AccountState, terms: Terms, now_us: int) -> list[AnyRecord]:
+        _need_open(state)
+        return heartbeat(state, strategy, now_us, _epoch(terms))
 
     return build
 
@@ -142,6 +169,12 @@ def _need_bounded(records: Sequence[AnyRecord]) -> None:
             case AccountOpened(positions=positions) | Reconciled(positions=positions):
                 for position in positions:
                     _need("positions.quantity", position.lots)
+            case Split(positions=after, open_orders=leaves_after):
+                for lots in (*(position.lots for position in after), *leaves_after.values()):
+                    _need("split.new_units", lots)
+            case Settled(moves=moves):
+                for move in moves:
+                    _need("settlement.quantity", move.lots)
         if isinstance(record, Reconciled):
             adopted = [order.lots for order in record.adopted]
             for leaves in (*(record.open_orders or {}).values(), *adopted):

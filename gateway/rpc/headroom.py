@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from engine.account import AccountState
 from engine.decide import Terms
-from engine.facts import listing, observation, tracked_symbols
+from engine.facts import listings, observation, tracked_symbols
 from engine.headroom import Headroom, headroom
 from gateway.committer import Reading
 from gateway.rpc.backend import Backend
@@ -72,8 +72,7 @@ async def _with_symbols(
     state = read.fork()
     for symbol in symbols:
         instrument = terms.instruments.get(symbol)
-        record = None if instrument is None else listing(state, instrument, now_us, terms.control.epoch)
-        if record is not None:
+        for record in listings(state, terms.instruments, instrument, now_us, terms.control.epoch) if instrument else ():
             state.apply(record)
             await turns.end()
     return state

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from engine.account import AccountState
+from engine.decide import trading_state
 from engine.facts import Execution
 from engine.order import Order
 from engine.records import Executed
@@ -17,7 +18,7 @@ from gateway.errors import StoreUnavailable
 from gateway.rpc.backend import Backend, Context
 from gateway.rpc.convert import requests, responses
 from gateway.rpc.convert.risk_state import risk_state
-from gateway.rpc.facts import Reports
+from gateway.rpc.facts import Reports, heartbeat_build
 from gateway.rpc.headroom import headrooms
 from gateway.rpc.instructions import InstructionStream, Sent
 from gateway.rpc.order_stream import Answering, OrderStream
@@ -134,6 +135,21 @@ class RiskGateway(Stops):
         for indices, part in zip(by_account.values(), parts, strict=True):
             results.update(zip(indices, part, strict=True))
         return risk_gateway_pb2.ReportExecutionResponse(results=[results[i] for i in range(len(executions))])
+
+    async def Heartbeat(
+        self, request: risk_gateway_pb2.HeartbeatRequest, context: Context
+    ) -> risk_gateway_pb2.HeartbeatResponse:
+        self._backend.admit(context, "trader")
+        account, strategy = requests.heartbeat_of(request)
+        deadline_us = self._backend.deadline_us(context)
+        await self._backend.accounts.record(account, heartbeat_build(strategy), deadline_us)
+        reading = await self._backend.accounts.read(account, deadline_us)
+        control = reading.terms.control
+        return risk_gateway_pb2.HeartbeatResponse(
+            trading_state=responses.trading_state(trading_state(reading.state, control, strategy, "")),
+            stop_epoch=control.epoch,
+            heard_time=responses.timestamp(reading.now_us),
+        )
 
     async def _recorded(
         self, account: str, indices: Sequence[int], executions: Sequence[Execution], deadline_us: int

@@ -14,12 +14,13 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from gateway.accounts import Accounts
 from gateway.config import Settings
+from gateway.market.events.sources import ranks_of
 from gateway.rpc.approval import Approvals
-from gateway.rpc.backend import Backend, Deadlines
+from gateway.rpc.backend import Backend, Calendars, Deadlines
 from gateway.rpc.caller import Callers, known
+from gateway.rpc.forwarding import Forwarding
 from gateway.rpc.marks import Marks
 from gateway.rpc.risk_admin import RiskAdmin
-from gateway.rpc.risk_analytics import RiskAnalytics
 from gateway.rpc.risk_gateway import RiskGateway
 from gateway.rpc.status import Guard
 from gateway.rpc.stops import Stops
@@ -66,8 +67,8 @@ class Server:
         self._health = health.aio.HealthServicer()
         risk_gateway_pb2_grpc.add_RiskGatewayServicer_to_server(risk_gateway, self._server)
         risk_admin_pb2_grpc.add_RiskAdminServicer_to_server(risk_admin, self._server)
-        analytics = RiskAnalytics()  # type: ignore[abstract]  # the base answers UNIMPLEMENTED
-        risk_analytics_pb2_grpc.add_RiskAnalyticsServicer_to_server(analytics, self._server)
+        self._forwarding = Forwarding(backend)  # type: ignore[abstract]  # it gives itself every method of the service
+        risk_analytics_pb2_grpc.add_RiskAnalyticsServicer_to_server(self._forwarding, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
@@ -88,6 +89,7 @@ class Server:
         self._backend.draining.set()
         await asyncio.sleep(LAME_DUCK_S)
         await self._server.stop(grace_s)
+        await self._forwarding.aclose()
 
 
 def build_gateway(
@@ -124,4 +126,6 @@ def backend_of(
         callers=Callers(callers, local_operator=settings.mode != "live"),
         approvals=Approvals(approval_key),
         deadlines=Deadlines(server.deadline_default_ms * 1_000, server.deadline_max_ms * 1_000),
+        calendars=Calendars(settings.events.policy, ranks_of(settings.events)),
+        two_person=settings.limits.two_person,
     )

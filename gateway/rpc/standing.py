@@ -53,7 +53,9 @@ def _covered(reading: Reading, scope: Scope) -> list[OpenOrder]:
     return [
         order
         for order in state.orders.values()
-        if order.epoch < epoch and not order.own and scope.reaches(state.account, order.strategy, order.symbol)
+        if order.epoch < epoch
+        and not order.own
+        and scope.reaches(state.account, order.strategy, order.symbol, order.sender)
     ]
 
 

@@ -23,8 +23,11 @@ from grpc_status import rpc_status
 
 from engine.facts import FactError
 from engine.instrument import InstrumentError
+from engine.proposals import Fault, ProposalRefused
 from engine.records import PoisonRecord
+from engine.risk.inquiry import InquiryError, Unanswerable
 from gateway.errors import (
+    AnalyticsAway,
     DeadlinePassed,
     Draining,
     IdReused,
@@ -37,6 +40,7 @@ from gateway.errors import (
 from gateway.registry import LimitSetMoved
 from gateway.rpc.caller import Denied, Unauthenticated
 from gateway.rpc.convert.form import Invalid, Violation
+from gateway.rpc.forwarding import Answered
 from gateway.stopping import StopIncomplete, StopUnderWay
 
 LOGGER = structlog.get_logger()
@@ -67,7 +71,10 @@ _RULES: tuple[tuple[type[Exception], int, str, bool], ...] = (
     # The first that fits: subclasses stand before what they derive from. Last column: trying again soon may help.
     (Invalid, code_pb2.INVALID_ARGUMENT, "MALFORMED", False),
     (FactError, code_pb2.INVALID_ARGUMENT, "FACT_UNUSABLE", False),
+    (InquiryError, code_pb2.INVALID_ARGUMENT, "ARGUMENT_UNKNOWN", False),
+    (Unanswerable, code_pb2.FAILED_PRECONDITION, "FIGURE_UNEVALUABLE", False),
     (InstrumentError, code_pb2.FAILED_PRECONDITION, "INSTRUMENT_FROZEN", False),
+    (ProposalRefused, code_pb2.FAILED_PRECONDITION, "PROPOSAL_REFUSED", False),
     (LimitSetMoved, code_pb2.ABORTED, "LIMIT_SET_MOVED", False),
     (Unauthenticated, code_pb2.UNAUTHENTICATED, "TOKEN_INVALID", False),
     (Denied, code_pb2.PERMISSION_DENIED, "ROLE_MISSING", False),
@@ -77,6 +84,7 @@ _RULES: tuple[tuple[type[Exception], int, str, bool], ...] = (
     (Overloaded, code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL", True),
     (SlowReader, code_pb2.RESOURCE_EXHAUSTED, "READER_SLOW", False),
     (Draining, code_pb2.UNAVAILABLE, "DRAINING", True),
+    (AnalyticsAway, code_pb2.UNAVAILABLE, "ANALYTICS_AWAY", True),
     (StopIncomplete, code_pb2.UNAVAILABLE, "STOP_INCOMPLETE", True),
     (StopUnderWay, code_pb2.UNAVAILABLE, "STOP_UNDER_WAY", True),
     (StoreUnavailable, code_pb2.UNAVAILABLE, "STORE_UNAVAILABLE", True),
@@ -85,6 +93,16 @@ _RULES: tuple[tuple[type[Exception], int, str, bool], ...] = (
     (PoisonRecord, code_pb2.FAILED_PRECONDITION, "RECORD_UNREADABLE", False),
     (Unimplemented, code_pb2.UNIMPLEMENTED, "UNIMPLEMENTED", False),
 )
+
+_PROPOSALS: dict[Fault, tuple[int, str]] = {
+    Fault.TWO_PEOPLE: (code_pb2.FAILED_PRECONDITION, "TWO_PEOPLE_NEEDED"),
+    Fault.UNNAMED: (code_pb2.PERMISSION_DENIED, "TOKEN_NEEDED"),
+    Fault.UNKNOWN: (code_pb2.NOT_FOUND, "PROPOSAL_UNKNOWN"),
+    Fault.DECIDED: (code_pb2.FAILED_PRECONDITION, "PROPOSAL_DECIDED"),
+    Fault.SAME_PERSON: (code_pb2.PERMISSION_DENIED, "SAME_PERSON"),
+    Fault.UNCHANGED: (code_pb2.FAILED_PRECONDITION, "LIMITS_UNCHANGED"),
+    Fault.TOO_MANY: (code_pb2.RESOURCE_EXHAUSTED, "PROPOSALS_WAIT"),
+}
 
 _WORDS: dict[type[Exception], str] = {
     # Where the exception's own text is for operators: it may name hosts, paths or the contents of a log.
@@ -97,10 +115,14 @@ _WORDS: dict[type[Exception], str] = {
 
 def status_of(error: Exception, new_id: NewId) -> status_pb2.Status:
     """The status that a client gets for an exception. Unforeseen ones are logged under a new id."""
+    if isinstance(error, Answered):
+        return error.status
     for kind, code, reason, again in _RULES:
         if isinstance(error, kind):
             if isinstance(error, FactError) and error.precondition:
                 code, reason = code_pb2.FAILED_PRECONDITION, "FACT_OUT_OF_ORDER"
+            if isinstance(error, ProposalRefused):
+                code, reason = _PROPOSALS[error.fault]
             if kind in _WORDS:
                 LOGGER.warning("request failed", reason=reason, problem=str(error))
             return _status(code, _WORDS.get(kind, str(error)), _details(error, reason, again))
@@ -132,7 +154,7 @@ def _details(error: Exception, reason: str, again: bool) -> list[Message]:
 def _violations(error: Exception) -> tuple[Violation, ...]:
     if isinstance(error, Invalid):
         return error.violations
-    if isinstance(error, FactError):
+    if isinstance(error, FactError | InquiryError):
         return ((error.field, error.problem),)
     if isinstance(error, InstrumentError):
         return ((f"instruments.{error.field}", f"{error.symbol}: {error.expected}"),)

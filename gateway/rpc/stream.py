@@ -43,6 +43,10 @@ class _Seen:
     """How high the worker's last report that the reader was told of had graded each limit's use."""
     suspects: set[str] = field(default_factory=set)
     """Approvals that nobody reported, by client order id."""
+    windows: set[tuple[str, str]] = field(default_factory=set)
+    """Windows of events that are open, by event and symbol."""
+    calendars: set[str] = field(default_factory=set)
+    """Sources of events that are stale or were never read."""
 
 
 async def report_on(backend: Backend, account: str, allowed_us: int) -> RiskReport | None:
@@ -158,6 +162,8 @@ class RiskStateStream:
             yield _alert(alert)
         for alert in self._newly_suspect(account, reading.state, reading.now_us):
             yield _alert(alert)
+        for alert in self._newly_of_events(account, report):
+            yield _alert(alert)
         yield update
 
     async def _snapshot(self, account: str) -> AsyncGenerator[risk_gateway_pb2.RiskStateUpdate, None]:
@@ -189,6 +195,8 @@ class RiskStateStream:
             yield _alert(alert)
         for alert in self._newly_suspect(account, reading.state, reading.now_us):
             yield _alert(alert)
+        for alert in self._newly_of_events(account, report):
+            yield _alert(alert)
 
     async def _state(
         self, account: str, reading: Reading
@@ -208,6 +216,7 @@ class RiskStateStream:
             if seq > seen.seq:
                 yield responses.latch_change(account, latch, seen.state, control.epoch, state.last_time_us)
         self._seen[account] = _Seen(control.epoch, state.seq, now, seen.unevaluable, seen.grades, seen.suspects)
+        self._seen[account].windows, self._seen[account].calendars = seen.windows, seen.calendars
 
     def _newly_unevaluable(self, state: account_pb2.RiskState) -> Iterable[risk_gateway_pb2.Alert]:
         """Limits that can't be judged, of an account whose orders work on under them, each told once."""
@@ -227,6 +236,21 @@ class RiskStateStream:
         higher = crossed(report.limits, seen.grades)
         seen.grades = {use.key: use.grade for use in report.limits if use.grade}
         return [responses.grade_alert(report, use) for use in higher]
+
+    def _newly_of_events(self, account: str, report: RiskReport | None) -> Iterable[risk_gateway_pb2.Alert]:
+        """Windows of events that have opened, and calendars that are not what they should be, each told once."""
+        if report is None or report.events is None:
+            return []
+        seen, told = self._seen[account], report.events
+        opened = [one for one in told.upcoming_events if one.alert and one.from_us <= report.time_us]
+        blind = [one for one in told.sources if one.stale]
+        alerts = [
+            *(responses.event_alert(report, one) for one in opened if (one.event_id, one.symbol) not in seen.windows),
+            *(responses.calendar_alert(report, one) for one in blind if one.source not in seen.calendars),
+        ]
+        seen.windows = {(one.event_id, one.symbol) for one in opened}
+        seen.calendars = {one.source for one in blind}
+        return alerts
 
     @staticmethod
     def _suspects(state: AccountState, now_us: int) -> set[str]:

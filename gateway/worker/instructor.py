@@ -13,8 +13,11 @@ from engine.account import AccountState
 from engine.decide import Terms
 from engine.facts import observation, tracked_symbols
 from engine.instructions import RECORDS_MAX, due, overdue
+from engine.liquidation import unfinished_cuts
 from engine.records import Escalated
+from engine.silence import watched
 from engine.suspects import releases
+from engine.tightening import changes_us
 from gateway.accounts import Accounts
 from gateway.clock import StoreClock
 
@@ -51,21 +54,25 @@ class Instructor:
             return
         _, terms = await self._accounts.shelf.in_force(committer.partition)
         state = committer.state
-        if self._is_due(state, terms, now_us, last):
+        if self._is_due(account, state, terms, now_us, last):
             await self._instruct(account)
             state = committer.state
         self._judged[account] = _Judged(now_us, state.seq, terms)
 
-    def _is_due(self, state: AccountState, terms: Terms, now_us: int, last: _Judged | None) -> bool:
+    def _is_due(self, account: str, state: AccountState, terms: Terms, now_us: int, last: _Judged | None) -> bool:
         """Asked on the marks as they are heard of now: what they change is not in the log yet."""
-        if not state.orders and not state.instructions and not any(stop.flatten for stop in terms.control.stops):
+        cuts = any(unfinished_cuts(state, terms.control))
+        flattens = any(stop.flatten for stop in terms.control.stops)
+        capped = terms.limits.policy.greeks_cut_at is not None and bool(state.book.lots.any())
+        if not (state.orders or state.instructions or cuts or flattens or capped):
             return False
         if overdue(state, terms.control.epoch, now_us) or releases(state, now_us, terms.control.epoch):
             return True
         valued = observation(state, self._accounts.quotes, tracked_symbols(state), now_us, terms.control.epoch)
-        waits = bool(state.unfilled_us)  # time alone makes the next order due
+        sliced = cuts or (flattens and bool(state.liquidations))
+        waits = sliced or bool(state.unfilled_us) or watched(terms, account)  # time alone makes something due
         if last is not None and last.seq == state.seq and last.terms is terms and valued is None and not waits:
-            return False
+            return changes_us(state.tightenings, last.time_us) <= now_us and bool(due(state.fork(), terms, now_us))
         trial = state.fork()
         if valued is not None:
             trial.apply(valued)

@@ -8,8 +8,10 @@ reports and the model grow old, visibly, and armed risk limits refuse what is no
 
 import asyncio
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -17,23 +19,32 @@ import structlog
 
 from engine.account import AccountState, book_key
 from engine.decide import Terms
-from engine.facts import FactError, observation, session_opened, tracked_symbols
+from engine.facts import FactError, Quote, observation, session_opened, tracked_symbols
 from engine.grades import graded
 from engine.instrument import InstrumentSet
 from engine.limits import ScopeKind
 from engine.records import AnyRecord, Decided, PoisonRecord
-from engine.report import decode_report, encode_report, risk_report
+from engine.report import AnalysisSummary, decode_report, encode_report, risk_report
+from engine.risk.backtest import BASEL_RULE, TighteningRule
+from engine.risk.closes import Carried
+from engine.risk.history import PriceHistory
 from engine.risk.model import RiskModel
 from engine.risk.model import encode as encode_model
 from engine.utilisation import LimitUse, UseKey, UseStatus, limit_uses
+from engine.view import issuer_of
 from gateway.accounts import Accounts
 from gateway.clock import StoreClock
 from gateway.committer import Build, Committer
 from gateway.errors import DeadlinePassed, Overloaded, StoreError, StoreRefused, UnknownAccount
 from gateway.log.account_log import AccountLog, partition_of
+from gateway.market.daily import DailyHistory
 from gateway.tasks import ended
+from gateway.worker.enforcer import Enforcer
+from gateway.worker.event_monitor import EventMonitor
 from gateway.worker.instructor import JUDGE_S, Instructor
-from gateway.worker.model_builder import ModelBuilder, needs_renewal
+from gateway.worker.model_builder import ModelBuilder
+from gateway.worker.regime_monitor import RegimeMonitor
+from gateway.worker.validator import Validator
 
 LOGGER = structlog.get_logger()
 APPEND_DEADLINE_US = 2_000_000
@@ -53,16 +64,20 @@ the worker must not take a core from the gateway that is deciding the next one."
 
 @dataclass(frozen=True, slots=True)
 class SessionRoll:
-    """Sessions by the clock: a new one each weekday at `open_time` in `zone`. None: a feed reports them."""
+    """Sessions by the clock: a new one each weekday at `open_time` in `zone`, but on holidays. None: a feed reports
+    them."""
 
     open_time: datetime.time
     zone: ZoneInfo
+    holidays: frozenset[datetime.date] = frozenset()
 
     def date_at(self, now_us: int) -> datetime.date:
-        """The session that is open at `now_us`; over the weekend, Friday's."""
+        """The session that is open at `now_us`; over the weekend, Friday's, and over a holiday that before it."""
         local = datetime.datetime.fromtimestamp(now_us / 1e6, self.zone)
         date = local.date() if local.time() >= self.open_time else local.date() - datetime.timedelta(days=1)
-        return date - datetime.timedelta(days=max(0, date.weekday() - 4))
+        while date.weekday() > 4 or date in self.holidays:
+            date -= datetime.timedelta(days=1)
+        return date
 
 
 @dataclass(slots=True)
@@ -88,6 +103,18 @@ class Breaches:
         self.standing = set(over)
 
 
+class Analyses(Protocol):
+    """What is computed after a report, elsewhere (gateway/worker/refresh.py, which is slow to import)."""
+
+    def offer(
+        self, state: AccountState, terms: Terms, quotes: Mapping[str, Quote], prices: PriceHistory, now_us: int
+    ) -> None:
+        """Have the account analysed as it is here, soon; never waits."""
+
+    def summary(self, account: str) -> AnalysisSummary | None:
+        """The gist of its latest analysis, if there is any."""
+
+
 class Worker:
     """See the module."""
 
@@ -99,13 +126,29 @@ class Worker:
         refresh_s: float,
         roll: SessionRoll | None,
         judge_s: float = JUDGE_S,
+        tighten: TighteningRule | None = BASEL_RULE,
+        daily: DailyHistory | None = None,
+        analyses: Analyses | None = None,
+        events: EventMonitor | None = None,
+        rolls: Mapping[str, SessionRoll] = MappingProxyType({}),
     ) -> None:
-        """`judge_s`: how long an account's open orders are left after they were judged."""
+        """`judge_s`: how long an account's open orders are left after they were judged. `tighten`: what a VaR model
+        that fails does to the limits; None: it is flagged alone. `daily`: where closes come from when they are not the
+        builder's for good. `analyses`: what is computed in other processes after a report; the caller's to end.
+        `events`: None: no calendar is followed. `rolls`: by account, when its sessions open, where not by `roll`."""
         self.accounts = Accounts(log, clock, load_all=True, folded=self._folded)
         self._log, self._clock, self._builder, self._refresh_s, self._roll = log, clock, builder, refresh_s, roll
+        self._daily, self.analyses, self.events, self._rolls = daily, analyses, events, rolls
+        self._carried: Carried | None = None
+        self._ended: dict[str, str] = {}
+        """By account, the session whose end was noted last."""
         self._instructor = Instructor(self.accounts, clock, judge_s)
+        self._enforcer = Enforcer(self.accounts, clock, judge_s)
+        self._validator = Validator(self.accounts, tighten)
+        self._regimes = RegimeMonitor(self.accounts)
         self._breaches: dict[str, Breaches] = {}
         self._published: RiskModel | None = None
+        self._published_by = builder
         self._unbuildable: set[tuple[str, str]] = set()
         """(session, instrument set) that no model can be built of: trying again would give the same."""
 
@@ -114,11 +157,15 @@ class Worker:
         `judge_s` where a mark, a limit or the time may have made them due; the latter waits for no model and no report.
         The outermost loops of its process: nothing that fails in them may end them."""
         await self.accounts.start()
-        judging = asyncio.create_task(self._judge_all())
+        if self._daily is not None:
+            await self._daily.reload()
+        beside = [asyncio.create_task(self._judge_all())]
+        if self.events is not None:
+            beside.append(asyncio.create_task(self.events.run()))
         try:
             await self._refresh_all()
         finally:
-            await ended([judging])
+            await ended(beside)
 
     async def _judge_all(self) -> None:
         with self.accounts.subscribe(()) as subscription:
@@ -144,6 +191,7 @@ class Worker:
                     due_us = now_us + int(self._refresh_s * 1e6)
                 try:
                     await self._roll_sessions()
+                    await self._note_closes()
                     await self._publish_model()
                     for account in self.accounts.loaded if everyone else changed:
                         await self._refresh(account, everyone)
@@ -157,20 +205,35 @@ class Worker:
     async def aclose(self) -> None:
         await self.accounts.aclose()
 
+    @property
+    def history(self) -> PriceHistory:
+        """The closes that models are built from now."""
+        return self._builder.history
+
     # --- the model -------------------------------------------------------------------------------------------------
 
     async def _publish_model(self) -> None:
-        """Build and publish the model for the newest session that has one, if that was not done yet for it and these
-        instruments, or long ago."""
+        """Build and publish the model for the newest session that has one, if that was not done yet for it, these
+        instruments and these closes, or long ago."""
         instruments = await self._instruments()
         if instruments is None:
             return
+        await self._carry_on(instruments)
         model = await self._newest_model(instruments)
         if model is None or model is self._published:
             return
         await self._log.bulletin.post_model(await self._log.put_blob(encode_model(model)))
-        self._published = model
+        self._published, self._published_by = model, self._builder
         LOGGER.info("risk model published", session=str(model.session_date), model=model.hash, days=model.n_days)
+
+    async def _carry_on(self, instruments: InstrumentSet) -> None:
+        """Build from the closes as they are now."""
+        if self._daily is None:
+            return
+        carried = await asyncio.to_thread(self._daily.carried, instruments.instruments)
+        if carried is not self._carried:
+            self._carried, self._builder = carried, self._builder.with_closes(carried)
+            self._unbuildable.clear()
 
     async def _newest_model(self, instruments: InstrumentSet) -> RiskModel | None:
         """One account's session that no model can be built for must not keep the others without one."""
@@ -189,9 +252,13 @@ class Worker:
         now_us = self._clock.now_us()
         held = self._published
         is_same = held is not None and (held.session_date, held.instrument_set) == (session, instruments.hash)
-        if held is not None and is_same and not needs_renewal(held.built_time_us, now_us):
+        is_same = is_same and self._builder is self._published_by
+        marks = {symbol: quote.mark for symbol, quote in self.accounts.quotes.items()}
+        if held is not None and is_same and not self._builder.is_stale(held, marks, now_us):
             return held
-        return await asyncio.to_thread(self._builder.build, instruments.instruments, instruments.hash, session, now_us)
+        return await asyncio.to_thread(
+            self._builder.build, instruments.instruments, instruments.hash, session, now_us, marks
+        )
 
     def _sessions(self) -> list[str]:
         """The sessions that are open, the one opened last by the store's clock first: dates may run anywhere in a
@@ -218,13 +285,30 @@ class Worker:
     # --- sessions by the clock -------------------------------------------------------------------------------------
 
     async def _roll_sessions(self) -> None:
-        if self._roll is None:
-            return
-        date = self._roll.date_at(self._clock.now_us()).isoformat()
         for committer in self._committers():
-            session = committer.state.session
+            roll = self._rolls.get(committer.account, self._roll)
+            if roll is None:
+                continue
+            session, date = committer.state.session, roll.date_at(self._clock.now_us()).isoformat()
             if session is None or session.date < date:
-                await self._append(committer.account, lambda state, terms, now_us: _session(state, terms, date, now_us))
+                await self._append(committer.account, _opens(date))
+
+    async def _note_closes(self) -> None:
+        """The marks of each session that has ended become its closes. Of several that ended at once the last: marks are
+        held of no earlier one."""
+        if self._daily is None:
+            return
+        now_us = self._clock.now_us()
+        self._daily.remember(self.accounts.quotes, now_us)
+        for committer in self._committers():
+            state = committer.state
+            if state.session is None or not state.sessions:
+                continue
+            ended, closed_us = state.sessions[-1], state.session.opened_us
+            if self._ended.get(committer.account) != ended.date and ended.opened_us:
+                await self._daily.close(ended.date, ended.opened_us, closed_us, self.accounts.quotes)
+            self._ended[committer.account] = ended.date
+        await self._daily.look(now_us)
 
     async def _append(self, account: str, build: Build) -> None:
         try:
@@ -243,7 +327,7 @@ class Worker:
         if terms is None or breaches is None or not _decided_under(record, terms):
             return
         instrument = terms.instruments.get(record.order.symbol)
-        issuer = "" if instrument is None else instrument.issuer or instrument.symbol
+        issuer = "" if instrument is None else issuer_of(terms.instruments, instrument)
         judged = {(c.measure, c.scope) for c in record.checks if not (c.reduction or reduces(state, record, c.scope))}
         judged |= {(measure, f"{scope} issuer:{issuer}") for measure, scope in judged}
         try:
@@ -275,6 +359,7 @@ class Worker:
 
     async def _judge(self, account: str) -> None:
         try:
+            await self._enforcer.enforce(account)
             await self._instructor.judge(account)
         except OF_ONE_ACCOUNT as error:
             LOGGER.warning("an account's open orders can't be judged", account=account, problem=repr(error))
@@ -304,12 +389,27 @@ class Worker:
         limits = graded(report.limits, breaches.grades, terms.limits.policy.grades)
         breaches.grades = {use.key: use.grade for use in limits if use.grade}
         report = msgspec.structs.replace(
-            report, limits=limits, active_breaches=breaches.active, passive_breaches=breaches.passive
+            report,
+            limits=limits,
+            active_breaches=breaches.active,
+            passive_breaches=breaches.passive,
+            validation=self._validator.verdicts(state),
+            analysis=None if self.analyses is None else self.analyses.summary(account),
+            events=None if self.events is None else self.events.outlook(state, terms, now_us),
         )
         await self._log.bulletin.post_report(account, encode_report(report))
+        if self.analyses is not None:
+            self.analyses.offer(state, terms, self.accounts.quotes, self.history, now_us)
         moved = {use.key: use.status for use in report.limits} != before
         if timed and valued is not None and (moved or state.nav_peak > committer.state.nav_peak):
             await self._append(account, _observe(self.accounts))
+        if self._validator.due(state, terms, now_us):
+            await self._append(account, self._validator.build)
+        await self._regimes.look(terms)
+        if self._regimes.due(state, terms, now_us):
+            await self._append(account, self._regimes.build)
+        if self.events is not None and self.events.due(committer.state, terms, now_us):
+            await self._append(account, self.events.build)
 
 
 def reduces(state: AccountState, record: Decided, scope: str) -> bool:
@@ -330,8 +430,11 @@ def _decided_under(record: Decided, terms: Terms) -> bool:
     return decided == (terms.limits.hash, terms.instruments.hash, model)
 
 
-def _session(state: AccountState, terms: Terms, date: str, now_us: int) -> list[AnyRecord]:
-    return session_opened(state, f"session-{date}", date, now_us, terms.control.epoch)
+def _opens(date: str) -> Build:
+    def build(state: AccountState, terms: Terms, now_us: int) -> list[AnyRecord]:
+        return session_opened(state, f"session-{date}", date, now_us, terms.control.epoch)
+
+    return build
 
 
 def _observe(accounts: Accounts) -> Build:

@@ -27,7 +27,8 @@ STEPS = (
     "a stop asks for a cancel, which is acknowledged, followed and reported",
     "limits change as a whole, against the set they were made from, and a wrong row is named",
     "what the broker holds is taken, and each difference told",
-    "only the two calls for events answer UNIMPLEMENTED",
+    "the worker's figures come through the gateway, and its errors with their details",
+    "events are listed and checked; a position is sized within the limits",
     "the account's state has counted it all",
 )
 

@@ -54,6 +54,7 @@ async def position(mine: Desk) -> tuple[float, float, float]:
 async def test_a_fill_that_nothing_covers_is_booked_flagged_and_latched_for_good(machine: Machine, stray: str) -> None:
     async with desk(machine, account_of(f"::stray-{stray}")) as mine:
         await mine.open()
+        await mine.await_model()
         assert not (await mine.check(mine.order("KO", quantity=5000))).allowed  # and now it has heard of KO
         order = mine.order("KO", quantity=100)
         if stray != "unknown":

@@ -83,7 +83,7 @@ async def test_a_stop_that_the_store_did_not_hear_survives_the_death_of_who_was_
         await assert_stopped(mine, "nobody hears")
         await gone(machine)
         await mine.resume(account="")
-        assert (await mine.check(mine.order())).allowed
+        assert (await mine.insist(mine.order())).allowed
     assert "told 1 of 1 other gateways directly; it is written down" in said
 
 
@@ -140,7 +140,7 @@ async def test_a_control_process_cut_off_from_the_store_still_stops_those_that_a
         with pytest.raises(grpc.aio.AioRpcError) as unconfirmed:
             request = risk_gateway_pb2.StopAllRequest(reason="cut off")
             await elsewhere.StopAll(request, timeout=TIMEOUT_S)
-        refused = await mine.check(mine.order())
+        refused = await mine.insist(mine.order())
 
         assert refused.reason == decision_pb2.REASON_TRADING_HALTED
         assert "told 2 of 2 other gateways directly" in (unconfirmed.value.details() or "")
@@ -148,7 +148,7 @@ async def test_a_control_process_cut_off_from_the_store_still_stops_those_that_a
         between.mend()
         await mine.resume(account="")
         await gone_from(machine.data_dir.parent / "elsewhere")
-        assert (await mine.check(mine.order())).allowed
+        assert (await mine.insist(mine.order())).allowed
 
 
 async def gone_from(data_dir: Path) -> None:

@@ -5,6 +5,7 @@ Twenty-five days make the tail at 95 % a whole and a quarter day: the fractional
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -37,6 +38,10 @@ a_return = st.floats(-0.2, 0.2).map(lambda value: round(value, 4))
 symbols = st.sampled_from(SYMBOLS)
 names = st.sampled_from(STRATEGIES)
 lots = st.integers(-60, 60)
+senders: st.SearchStrategy[dict[str, Any]] = st.sampled_from(("x", "y")).map(
+    lambda name: dict.fromkeys(("algo_id", "trader_id", "desk_id", "client_id", "venue"), name)
+)
+"""All of one name: who stands behind an order."""
 
 
 @st.composite
@@ -54,7 +59,7 @@ def states(draw: st.DrawFn, open_orders_max: int = 6) -> AccountState:
     state = account(UNIVERSE, MARKS, strategies=held, fx=FX, cash={"USD": 5_000_000.0, "EUR": 1000.0})
     opened = draw(st.lists(st.tuples(names, symbols, lots.filter(bool)), max_size=open_orders_max))
     for at, (strategy, symbol, count) in enumerate(opened):
-        reserve(state, f"open{at}", symbol, count, strategy)
+        reserve(state, f"open{at}", symbol, count, strategy, **draw(senders))
     return state
 
 
@@ -72,6 +77,7 @@ def orders(draw: st.DrawFn, lots_max: int = 80, among: tuple[str, ...] = SYMBOLS
         time_in_force=TimeInForce.DAY,
         strategy=draw(names),
         limit_price=limit,
+        **draw(senders),
     )
 
 

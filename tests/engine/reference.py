@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from engine.account import AccountState, OpenOrder
 from engine.instrument import Instrument, InstrumentSet
-from engine.limits import Limit, ScopeKind, Unit
+from engine.limits import IDENTITY_SCOPES, Limit, ScopeKind, Unit
 from engine.order import Order, OrderType
 from engine.risk.model import RiskModel
 
@@ -133,6 +133,9 @@ class Slow:
         """The open orders that a row adds up for an order; nothing was filled in the session."""
         mine, others = self.instruments.instruments[order.symbol], self.instruments.instruments
         together = [one for one in self.state.orders.values() if _together(row.scope, mine, others[one.symbol])]
+        if row.scope in IDENTITY_SCOPES:
+            own = f"\1{row.scope.value}:{order.identities[row.scope.value]}"
+            return [one for one in together if own in one.identities]
         return [one for one in together if row.scope is not ScopeKind.STRATEGY or one.strategy == order.strategy]
 
     def positions(self, book: SlowBook) -> float:
@@ -263,6 +266,7 @@ def label(row: Limit, order: Order, instrument: Instrument) -> str:
         ScopeKind.ASSET_CLASS: str(instrument.asset_class),
         ScopeKind.SECTOR: instrument.sector,
         ScopeKind.SYMBOL: instrument.symbol,
+        **{ScopeKind(kind): name for kind, name in order.identities.items()},
     }
     return f"{row.scope.value}:{names[row.scope]}"
 

@@ -12,17 +12,15 @@ from hypothesis import strategies as st
 from engine import facts
 from engine.account import (
     APPROVALS_MAX,
-    ATTEMPTS_HORIZON_US,
-    ATTEMPTS_MAX,
     MEMORY_HORIZON_US,
     STRATEGIES_MAX,
     VIEWS_MAX,
     AccountState,
-    Attempts,
     Memory,
     book_key,
     content_of,
 )
+from engine.conduct import ATTEMPTS_HORIZON_US, ATTEMPTS_MAX, Attempts
 from engine.control import Control, Resumed, Scope, TradingState
 from engine.decide import RESOLVED_MAX, decide
 from engine.facts import Execution, FactError, StatedOrder, StatedPosition, executed

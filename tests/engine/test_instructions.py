@@ -540,9 +540,10 @@ def test_a_dropped_fork_leaves_no_instruction_behind() -> None:
 @given(benches)
 def test_flattening_ends_flat_whatever_works_and_fills(bench: Bench) -> None:
     """Each client order is cancelled, each of the gateway's own fills: a few rounds later nothing is held or open."""
-    state, armed = bench.state, Terms(stop(flatten=True), limits(), UNIVERSE, bench.risk)
-    for _ in range(4):
-        instruct(state, armed)
+    wide = limits(flatten_volume_share=1e6)
+    state, armed = bench.state, Terms(stop(flatten=True), wide, UNIVERSE, bench.risk)
+    for minute in range(4):
+        instruct(state, armed, NOW_US + minute * 60_000_000)
         for open_order in list(state.orders.values()):
             kind = ExecutionKind.FILL if open_order.own else ExecutionKind.CANCELLED
             state.apply(report(state, open_order.client_order_id, kind, open_order.leaves if open_order.own else 0))

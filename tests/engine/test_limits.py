@@ -6,11 +6,13 @@ import pytest
 
 from engine.control import TradingState
 from engine.limits import (
+    Breaker,
     HaltState,
     LimitAction,
     LimitError,
     LimitMode,
     LimitSet,
+    Policy,
     ScopeKind,
     Unit,
     check_rows,
@@ -108,6 +110,7 @@ BAD_POLICIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("order_types", {"order_types": ["limit", "iceberg"]}),
     ("times_in_force", {"times_in_force": ["someday"]}),
     ("order_value_min", {"order_value_min": -1.0}),
+    ("identities_required", {"identities_required": ["butcher"]}),
     ("grades", {"grades": [0.8, 0.7]}),
     ("grades", {"grades": [0.0, 1.0]}),
     ("grades", {"grades": [0.9, float("nan")]}),
@@ -139,7 +142,18 @@ def test_every_measure_can_be_armed_in_each_scope_that_it_names() -> None:
         for scope in measure.scopes:
             shares = {"A": 1.0} if scope is ScopeKind.FIRM else {}
             bound = 0.0 if measure.units[0] is Unit.RULE else 1.0
-            check_rows(LimitSet((row(measure.name, bound, scope.value, allocation=shares),)), MEASURES)
+            action = "halt" if measure.halts else "reject"
+            policy = Policy(breaker=Breaker() if measure.name == "drawdown_breaker" else None)
+            check_rows(LimitSet((row(measure.name, bound, scope.value, action, allocation=shares),), policy), MEASURES)
+
+
+@pytest.mark.parametrize(
+    ("reject", "halt", "fault"), [(0.15, 0.20, ""), (0.15, 0.15, ""), (0.20, 0.15, "limit[1].limit")]
+)
+def test_what_halts_comes_after_what_rejects(reject: float, halt: float, fault: str) -> None:
+    rows = row("drawdown", reject, warn=0.10), row("drawdown", halt, action="halt")
+
+    assert [one.path for one in faults_of(LimitSet(rows), MEASURES)] == ([fault] if fault else [])
 
 
 def test_a_set_is_named_by_its_content() -> None:

@@ -60,7 +60,7 @@ def test_every_measure_reads_what_the_reference_reads(bench: Bench, asked: Order
     found = {(check.measure, check.scope): (check.before, check.after) for check in checks}
     instrument = UNIVERSE.instruments[asked.symbol]
     for one in rows:
-        if reaches(one, asked.strategy, instrument):
+        if reaches(one, asked.strategy, instrument, asked.identities):
             before, after = bench.slow.read(one, asked, lots_of(asked))
             read = found[one.measure, label(one, asked, instrument)]
             assert list(read) == pytest.approx([before, after], rel=1e-9, abs=1e-9), one
@@ -74,7 +74,7 @@ def test_a_measure_of_the_filled_order_is_the_references(bench: Bench, asked: Or
     instrument = UNIVERSE.instruments[asked.symbol]
     case = Case(bench.state, UNIVERSE, bench.risk, under.limits.policy, NOW_US, asked, instrument, lots_of(asked))
 
-    for armed in armed_limits(bench.state, under, asked.strategy, instrument):
+    for armed in armed_limits(bench.state, under, asked, instrument, NOW_US):
         if armed.measure.filled is not None:
             expected = bench.slow.filled(armed.row, asked, lots_of(asked))
             assert armed.measure.filled(case, armed) == pytest.approx(expected, rel=1e-9, abs=1e-9), armed.row
@@ -156,7 +156,7 @@ def test_the_closed_form_of_each_tail_is_the_largest_quantity_by_trying(
 def largest_by_trying(bench: Bench, asked: Order, rows: tuple[Limit, ...]) -> tuple[int, int]:
     """Every lot from those asked for down to 1, by the reference, with a bound a hair too wide and one too tight."""
     instrument = UNIVERSE.instruments[asked.symbol]
-    reaching = [one for one in rows if reaches(one, asked.strategy, instrument)]
+    reaching = [one for one in rows if reaches(one, asked.strategy, instrument, asked.identities)]
 
     def largest(slack: float) -> int:
         for count in range(lots_of(asked), 0, -1):

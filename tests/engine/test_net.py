@@ -83,6 +83,14 @@ def test_over_the_bound_what_lowers_it_passes_and_what_hedges_by_opening_does_no
     assert (closes.action, hedges.reason) == (Action.ALLOW, Reason.NET_EXPOSURE)
 
 
+def test_what_has_no_beta_to_speak_of_is_not_trapped_by_the_bound() -> None:
+    state, limit = account(TWO, MARKS, positions={"AAA": 10, "BBB": 10}), row("beta_exposure", 100.0)
+    flat = model({"AAA": [0.0] * 20, "BBB": [0.0] * 20}, betas={"AAA": 9.0, "BBB": 0.0})
+
+    assert judged(sell("BBB", quantity=10), limit, state, flat).action is Action.ALLOW
+    assert judged(order("BBB"), limit, state, flat).reason is Reason.BETA_EXPOSURE
+
+
 def test_closing_the_hedge_of_what_is_over_is_no_reduction() -> None:
     """−500 net of 400 allowed: selling the 500 that are long doubles it."""
     state = account(TWO, MARKS, positions={"AAA": 5, "BBB": -20})

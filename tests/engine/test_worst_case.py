@@ -131,7 +131,7 @@ def readings(rows: list[Limit]) -> list[tuple[Limit, Order]]:
         for probe in PROBES:
             instrument = UNIVERSE.instruments[probe.symbol]
             per_symbol = probe.symbol if limit.measure in ("position", "concentration") else ""
-            if reaches(limit, probe.strategy, instrument):
+            if reaches(limit, probe.strategy, instrument, probe.identities):
                 found.setdefault((limit.measure, label(limit, probe, instrument), per_symbol), (limit, probe))
     return list(found.values())
 

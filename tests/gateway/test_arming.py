@@ -13,9 +13,12 @@ from engine.control import Control, decode_control
 from engine.limits import Limit, LimitSet, ScopeKind
 from gateway.arming import ConfigFile
 from gateway.config import load
+from gateway.errors import StoreUnavailable
 from gateway.log.account_log import AccountLog
 from gateway.log.memory import MemoryLog
 from gateway.machine import configured_limits
+from gateway.main import limits_armed
+from gateway.proposals import approve_limits, propose_limits
 from gateway.registry import Why, update_limits
 from tests.gateway.faults import AwayInPart, Wrapped
 
@@ -315,3 +318,100 @@ def test_what_control_remembers_of_a_file_is_of_both_sets(path: Path) -> None:
     with_shadow(path, 20)
 
     assert len({alone, beside, configured_limits(load(path, {})).hash}) == 3
+
+
+TWO_PERSON = """
+[[callers]]
+name = "olga"
+roles = ["operator"]
+token_env = "OLGA"
+[[callers]]
+name = "ivan"
+roles = ["operator"]
+token_env = "IVAN"
+[limits]
+two_person = true
+"""
+
+
+async def test_where_two_people_change_limits_the_file_only_seeds_them(
+    memory_log: MemoryLog, path: Path, told: list[Any]
+) -> None:
+    write(path, ROW.format(100) + TWO_PERSON)
+    file = await started(memory_log, path)
+    seeded = [row.limit for row in (await in_force(memory_log)).rows]
+
+    write(path, ROW.format(150) + TWO_PERSON)
+    await look_twice(file)
+    while_it_runs = [row.limit for row in (await in_force(memory_log)).rows]
+    await started(memory_log, path)
+    after_a_restart = [row.limit for row in (await in_force(memory_log)).rows]
+
+    assert seeded == while_it_runs == after_a_restart == [100]
+    assert len([entry for entry in told if "propose them" in entry["event"]]) == 1
+
+
+async def test_the_file_can_t_end_the_rule_of_two_people_while_control_runs(memory_log: MemoryLog, path: Path) -> None:
+    write(path, ROW.format(100) + TWO_PERSON)
+    file = await started(memory_log, path)
+
+    write(path, ROW.format(150))
+    await look_twice(file)
+
+    assert [row.limit for row in (await in_force(memory_log)).rows] == [100]
+
+
+async def test_an_interrupted_seed_is_completed_and_opens_the_gateways(memory_log: MemoryLog, path: Path) -> None:
+    write(path, ROW.format(100) + TWO_PERSON)
+    in_part = AwayInPart(memory_log)
+    in_part.away = {7, 8}
+    with contextlib.suppress(StoreUnavailable):
+        await started(in_part, path)
+    in_part.away = set()
+
+    await started(in_part, path)
+
+    assert [row.limit for row in (await in_force(memory_log)).rows] == [100]
+    await limits_armed(memory_log, configured_limits(load(path, {})).hash, 0.0)
+
+
+async def approve(log: AccountLog, position: float) -> None:
+    rows, before = (Limit("position", ScopeKind.SYMBOL, position),), await in_force(log)
+    made = await propose_limits(log, rows, None, before.hash, Why("olga", "for good"))
+    await approve_limits(log, made.proposal.id, Why("ivan", "fine"), two_person=True)
+
+
+SLIPPAGE = {"RISK_GATEWAY_LIMITS__MARKET_SLIPPAGE": "0.5"}
+
+
+async def test_the_environment_seeds_limits_and_never_takes_the_place_of_an_approved_set(
+    memory_log: MemoryLog, path: Path
+) -> None:
+    first = {"RISK_GATEWAY_LIMITS__MARKET_SLIPPAGE": "0.25"}
+    await ConfigFile(memory_log, path, load(path, first), first).arm_at_start()
+    seeded = (await in_force(memory_log)).policy.market_slippage
+    await approve(memory_log, 70.0)
+
+    await ConfigFile(memory_log, path, load(path, SLIPPAGE), SLIPPAGE).arm_at_start()
+    kept = await in_force(memory_log)
+
+    assert seeded == kept.policy.market_slippage == 0.25
+    assert [row.limit for row in kept.rows] == [70]
+    await limits_armed(memory_log, configured_limits(load(path, SLIPPAGE)).hash, 0.0)
+
+
+async def test_a_changed_file_takes_no_approved_sets_place_but_that_of_one_set_alone(
+    memory_log: MemoryLog, path: Path
+) -> None:
+    file = await started(memory_log, path)
+    await approve(memory_log, 70.0)
+    write(path, ROW.format(150))
+    await look_twice(file)
+    approved = [row.limit for row in (await in_force(memory_log)).rows]
+
+    await update(memory_log, 80.0)
+    write(path, ROW.format(160))
+    await look_twice(file)
+
+    assert approved == [70]
+    assert [row.limit for row in (await in_force(memory_log)).rows] == [160]

@@ -12,9 +12,11 @@ from typing import cast
 import pytest
 
 from engine.account import AccountState
+from engine.control import Scope, TradingState
+from engine.decide import Terms
 from engine.facts import FactError, StatedPosition
 from engine.order import Action, Reason
-from engine.records import Latched, encode
+from engine.records import AnyRecord, Latch, Latched, encode
 from gateway.committer import BATCH_MAX, QUEUE_MAX, Answer, Recorded
 from gateway.errors import DeadlinePassed, IdReused, Overloaded, StoreUnavailable, UnknownAccount
 from gateway.log.account_log import (
@@ -348,6 +350,40 @@ async def test_a_resume_that_came_before_a_latch_was_heard_of_does_not_lift_it(m
     await other.report(report("x1", "stray", "fill", 10, symbol="AAA", sign=1))
 
     assert (await gateway.check(buy("more", 1))).decided.reason is Reason.REDUCE_ONLY
+
+
+async def test_a_resume_that_came_before_a_loss_halted_was_heard_of_does_not_lift_it(memory_world: World) -> None:
+    """Else the loss would count from that Resume on, as if a person had seen it."""
+    gateway = await memory_world.open()
+    worker = await memory_world.gateway(Deaf(memory_world.log))
+    await worker.read()
+    await memory_world.stop()
+    await memory_world.resume()
+
+    await worker.record(halted)
+
+    assert (await gateway.check(buy("more", 1))).decided.reason is Reason.REDUCE_ONLY
+
+
+async def test_a_session_that_opens_after_an_unheard_resume_is_of_its_epoch(memory_world: World) -> None:
+    """A breaker's cooldown ends with a session: a Resume from before it is no leave to trade after it."""
+    gateway = await memory_world.open()
+    other = await memory_world.gateway(Deaf(memory_world.log))
+    await other.read()
+    await memory_world.stop()
+    await memory_world.resume()
+
+    await other.record(session("2023-11-16"))
+
+    reading = await gateway.read()
+    assert reading.state.epoch == reading.terms.control.epoch > 0
+
+
+def halted(state: AccountState, terms: Terms, now_us: int) -> list[AnyRecord]:
+    """What a worker records of a loss over its limit."""
+    epoch = terms.control.epoch
+    latch = Latch(Scope(ACCOUNT), TradingState.REDUCE_ONLY, epoch, "daily_loss", measure="daily_loss")
+    return [Latched(time_us=now_us, epoch=epoch, latch=latch)]
 
 
 async def test_an_account_that_nobody_opened_is_unknown(world: World) -> None:

@@ -7,12 +7,24 @@ import subprocess
 import sys
 from datetime import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.limits import check_rows, limit_set_from
 from engine.measures import MEASURES
-from gateway.config import CallerSettings, ConfigError, Settings, balanced_limit_rows, load, schema_text, template_text
+from engine.risk.level import DEFAULT_THRESHOLDS, Gauge, Level, Thresholds
+from gateway.config import (
+    PRESET_POLICIES,
+    CallerSettings,
+    ConfigError,
+    Settings,
+    load,
+    preset_rows,
+    schema_text,
+    template_text,
+)
+from gateway.machine import configured_limits, limit_problems
 
 LIVE_CALLERS = '[[callers]]\nname = "alice"\nroles = ["operator"]\ntoken_env = "ALICE_TOKEN"\n'
 
@@ -89,6 +101,35 @@ def test_misspelt_keys_are_refused_with_their_path_and_the_nearest_key(config_fi
 
     assert found[0] == "server.gatway_port: unknown key, did you mean 'gateway_port'?"
     assert "callers[0].rols: unknown key, did you mean 'roles'?" in found
+
+
+def test_limits_in_the_environment_are_read_as_what_they_say(config_file: Path) -> None:
+    config_file.write_text("")
+    said = {"MARKET_SLIPPAGE": "0.25", "SHORT_SALES_MARKED": "true", "GRADES": "[0.5, 1.0]", "PRESET": "macro"}
+
+    settings = load(config_file, {f"RISK_GATEWAY_LIMITS__{key}": text for key, text in said.items()})
+
+    policy = limit_set_from((), settings.limits.policy).policy
+    assert (policy.market_slippage, policy.short_sales_marked, policy.grades) == (0.25, True, (0.5, 1.0))
+    assert settings.limits.preset == "macro"
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-1", "much", '"0.25"', ""])
+def test_a_limit_in_the_environment_that_is_no_number_arms_nothing(text: str) -> None:
+    with pytest.raises(ConfigError, match="market_slippage"):
+        configured_limits(load(None, {"RISK_GATEWAY_LIMITS__MARKET_SLIPPAGE": text}))
+
+
+def test_two_people_need_two_operators(config_file: Path) -> None:
+    caller = '[[callers]]\nname = "{}"\nroles = ["{}"]\ntoken_env = "T"\n'
+    two = "[limits]\ntwo_person = true\n"
+    config_file.write_text(caller.format("olga", "operator") + caller.format("tom", "trader") + two)
+    with pytest.raises(ConfigError, match="at least two of them with the role 'operator'"):
+        load(config_file, {})
+
+    config_file.write_text(caller.format("olga", "operator") + caller.format("ivan", "operator") + two)
+
+    assert load(config_file, {}).limits.two_person
 
 
 def test_misspelt_sections_are_refused_in_the_file_and_in_the_environment(config_file: Path) -> None:
@@ -208,14 +249,95 @@ def test_an_own_row_replaces_its_like_in_the_preset(config_file: Path) -> None:
     rows = load(config_file, {}).limit_rows
 
     assert [row["limit"] for row in rows if row["measure"] == "leverage"] == [1.5]
-    assert len(rows) == len(balanced_limit_rows())
+    assert len(rows) == len(preset_rows("balanced"))
     assert rows[0]["measure"] == "leverage"
 
 
 def test_the_rest_of_the_limits_table_is_the_engines_policy(config_file: Path) -> None:
     config_file.write_text('[limits]\npreset = "balanced"\nmark_age_max_s = 2.5\n')
 
-    assert load(config_file, {}).limits.policy == {"mark_age_max_s": 2.5}
+    assert load(config_file, {}).limits.policy == {"mark_age_max_s": 2.5, "volatility_target": 0.12}
+
+
+def test_what_the_file_says_of_all_limits_goes_before_what_a_preset_does(config_file: Path) -> None:
+    config_file.write_text('[limits]\npreset = "aggressive"\nvolatility_target = 0.15\n')
+
+    assert load(config_file, {}).limits.policy == {"volatility_target": 0.15}
+
+
+Rung = tuple[float | None, float, float | None]
+"""Warned from, bound, halted beyond."""
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        (
+            "conservative",
+            {
+                "leverage": (1.3, 1.5, None),
+                "concentration": (0.08, 0.10, None),
+                "drawdown": (0.08, 0.12, 0.15),
+                "volatility": (None, 0.15, None),
+                "var_95": (0.024, 0.03, None),
+                "strategy_correlation": (None, 0.70, None),
+            },
+        ),
+        (
+            "balanced",
+            {
+                "leverage": (1.8, 2.0, None),
+                "concentration": (0.15, 0.20, None),
+                "drawdown": (0.10, 0.15, 0.20),
+                "volatility": (None, 0.20, None),
+                "var_95": (0.04, 0.05, None),
+                "strategy_correlation": (None, 0.80, None),
+            },
+        ),
+        (
+            "aggressive",
+            {
+                "leverage": (3.6, 4.0, None),
+                "concentration": (0.20, 0.25, None),
+                "drawdown": (0.15, 0.20, 0.25),
+                "var_95": (0.064, 0.08, None),
+            },
+        ),
+        (
+            "macro",
+            {
+                "var_95": (0.024, 0.03, None),
+                "var_99": (0.04, 0.05, None),
+                "concentration": (0.2, 0.25, None),
+                "risk_budget": (None, 0.20, None),
+            },
+        ),
+    ],
+)
+def test_presets_are_what_their_names_promise(preset: str, expected: dict[str, Rung]) -> None:
+    rows = preset_rows(preset)
+    found = {measure: _rung([row for row in rows if row["measure"] == measure]) for measure in expected}
+
+    assert found == expected
+    assert limit_problems(rows, PRESET_POLICIES.get(preset, {})) == ()
+
+
+def _rung(rows: list[dict[str, Any]]) -> Rung:
+    halting = next((row["limit"] for row in rows if row["action"] == "halt"), None)
+    first = next(row for row in rows if row["action"] != "halt" or len(rows) == 1)
+    return first.get("warn"), first["limit"], halting
+
+
+def test_the_template_arms_the_balanced_preset(config_file: Path) -> None:
+    config_file.write_text(template_text())
+    written = load(config_file, {})
+
+    assert {_named(row) for row in written.limit_rows} == {_named(row) for row in preset_rows("balanced")}
+    assert written.limits.policy["volatility_target"] == PRESET_POLICIES["balanced"]["volatility_target"]
+
+
+def _named(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["measure"], row["scope"], row["limit"], row.get("warn"), row["action"]
 
 
 def test_the_schema_describes_every_section() -> None:
@@ -223,3 +345,49 @@ def test_the_schema_describes_every_section() -> None:
 
     assert set(schema["properties"]) == set(Settings.model_fields)
     assert schema["additionalProperties"] is False
+
+
+def test_levels_of_the_report_are_the_shipped_ones_but_for_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "risk-gateway.toml"
+    path.write_text('[report]\nunevaluable = "critical"\n[report.levels]\nvar_99 = [0.01, 0.02, 0.03]\n')
+
+    policy = load(path, {}).report.policy
+
+    assert policy.thresholds[Gauge.VAR_99] == Thresholds(0.01, 0.02, 0.03)
+    assert policy.thresholds[Gauge.DRAWDOWN] == DEFAULT_THRESHOLDS[Gauge.DRAWDOWN]
+    assert policy.unevaluable is Level.CRITICAL
+
+
+def test_ultra_short_limits_are_shares_of_equity_by_days(tmp_path: Path) -> None:
+    path = tmp_path / "risk-gateway.toml"
+    path.write_text("[report]\nultra_short_limits = {1 = 0.05, 5 = 0.10}\n")
+
+    assert load(path, {}).report.ultra_short_limits == {1: 0.05, 5: 0.10}
+    assert load(None, {}).report.ultra_short_limits == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("{2 = 0.05}", "expected 1, 3 or 5 days, got 2"), ("{1 = 0.0}", "greater than 0")]
+)
+def test_an_ultra_short_limit_that_makes_no_sense_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "risk-gateway.toml"
+    path.write_text(f"[report]\nultra_short_limits = {text}\n")
+
+    with pytest.raises(ConfigError, match=words):
+        load(path, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("var_99 = [0.03, 0.02, 0.04]", "report.levels.var_99"),
+        ("var_98 = [0.01, 0.02, 0.03]", "report.levels.var_98"),
+        ("var_99 = [0.01, 0.02]", "report.levels.var_99"),
+    ],
+)
+def test_levels_that_make_no_sense_are_named(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "risk-gateway.toml"
+    path.write_text(f"[report.levels]\n{text}\n")
+
+    with pytest.raises(ConfigError, match=words):
+        load(path, {})

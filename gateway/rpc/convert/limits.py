@@ -15,12 +15,14 @@ from google.protobuf.duration_pb2 import Duration
 from engine.limit_changes import LimitChange
 from engine.limits import (
     EVERY,
+    Breaker,
     HaltState,
     Limit,
     LimitAction,
     LimitMode,
     LimitSet,
     Policy,
+    RegimeMethod,
     ScopeKind,
     Unit,
     faults_of,
@@ -45,6 +47,13 @@ _MODES_READ: dict[int, LimitMode] = {
     limit_pb2.LIMIT_MODE_UNSPECIFIED: LimitMode.ENFORCED,
     **{number: mode for mode, number in _MODES.items()},
 }
+_REGIME_METHODS = {
+    RegimeMethod.OFF: limit_pb2.REGIME_METHOD_UNSPECIFIED,
+    RegimeMethod.EWMA: limit_pb2.REGIME_METHOD_EWMA,
+    RegimeMethod.GARCH: limit_pb2.REGIME_METHOD_GARCH,
+    RegimeMethod.MARKOV: limit_pb2.REGIME_METHOD_MARKOV,
+}
+_REGIME_METHODS_READ: dict[int, RegimeMethod] = {number: method for method, number in _REGIME_METHODS.items()}
 _UNITS = {unit: "seconds" if unit is Unit.SECONDS else unit.value for unit in Unit}
 _UNITS_READ = {name: unit for unit, name in _UNITS.items()}
 _ORDER_TYPES = {kind: order_pb2.OrderType.Value(f"ORDER_TYPE_{kind.name}") for kind in OrderType}
@@ -117,6 +126,36 @@ def policy(value: Policy) -> limit_pb2.LimitPolicy:
         order_value_min=value.order_value_min,
         grades=value.grades,
         short_sales_marked=value.short_sales_marked,
+        underlying_move_max=value.underlying_move_max,
+        identities_required=value.identities_required,
+        loss_confirmations=value.loss_confirmations,
+        breaker=None if value.breaker is None else _breaker(value.breaker),
+        volatility_target=value.volatility_target,
+        volatility_scale_min=value.volatility_scale_min,
+        volatility_regime=_REGIME_METHODS[value.volatility_regime],
+        regime_factors=value.regime_factors,
+        cluster_correlation=value.cluster_correlation,
+        margin_rates=value.margin_rates,
+        fee_rates=value.fee_rates,
+        cash_haircut=value.cash_haircut,
+        budget_var_limit=value.budget_var_limit,
+        budget_confidence=value.budget_confidence,
+        budget_headroom_min=value.budget_headroom_min,
+        greeks_cut_at=value.greeks_cut_at,
+        flatten_volume_share=value.flatten_volume_share,
+        flatten_spread_max=value.flatten_spread_max,
+        flatten_interval=_duration(value.flatten_interval_s),
+    )
+
+
+def _breaker(value: Breaker) -> limit_pb2.BreakerPolicy:
+    return limit_pb2.BreakerPolicy(
+        levels=value.levels,
+        cuts=value.cuts,
+        releases=value.releases,
+        cooldown_sessions=value.cooldown_sessions,
+        recovering_sessions=value.recovering_sessions,
+        recovery_drawdown=value.recovery_drawdown,
     )
 
 
@@ -165,6 +204,33 @@ def update_of(request: risk_admin_pb2.UpdateLimitsRequest) -> LimitsUpdate:
         form.wrong(_contract_path(fault.path), fault.problem)
     form.done()
     return LimitsUpdate(rows, expected, reason, request.validate_only)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsProposal:
+    """A set to put forward; `policy` None: that of the set in force."""
+
+    rows: tuple[Limit, ...]
+    policy: Policy | None
+    expected: str
+    reason: str
+
+
+def proposal_of(request: risk_admin_pb2.ProposeLimitsRequest) -> LimitsProposal:
+    """Raises Invalid naming every field at fault."""
+    form = Form()
+    form.count("limits", len(request.limits), 1, ROWS_MAX)
+    form.count("allocations", len(request.allocations), 0, SHARES_MAX)
+    expected = form.name("expected_limit_set", request.expected_limit_set)
+    reason = form.text("reason", request.reason, required=True)
+    form.done()
+    rows = _rows(form, request.limits, request.allocations)
+    policy_told = _policy(form.at("policy"), request.policy) if request.HasField("policy") else None
+    form.done()
+    for fault in faults_of(LimitSet(rows, policy_told or Policy()), MEASURES):
+        form.wrong(_contract_path(fault.path), fault.problem)
+    form.done()
+    return LimitsProposal(rows, policy_told, expected, reason)
 
 
 def limit_set_of(response: risk_admin_pb2.GetLimitsResponse) -> LimitSet:
@@ -294,7 +360,81 @@ def _policy(form: Form, message: limit_pb2.LimitPolicy) -> Policy:
         model_lag_sessions_max=message.model_lag_sessions_max,
         order_value_min=form.not_negative("order_value_min", message.order_value_min),
         short_sales_marked=message.short_sales_marked,
+        identities_required=tuple(message.identities_required),
+        underlying_move_max=form.not_negative("underlying_move_max", message.underlying_move_max)
+        if message.HasField("underlying_move_max")
+        else Policy().underlying_move_max,
         grades=tuple(form.positive(f"grades[{index}]", grade) for index, grade in enumerate(message.grades)),
+        loss_confirmations=message.loss_confirmations or Policy().loss_confirmations,
+        breaker=_breaker_read(form.at("breaker"), message.breaker) if message.HasField("breaker") else None,
+        volatility_target=form.positive("volatility_target", message.volatility_target)
+        if message.HasField("volatility_target")
+        else None,
+        volatility_scale_min=form.positive("volatility_scale_min", message.volatility_scale_min)
+        if message.HasField("volatility_scale_min")
+        else Policy().volatility_scale_min,
+        volatility_regime=form.choice(
+            "volatility_regime", message.volatility_regime, _REGIME_METHODS_READ, RegimeMethod.OFF
+        ),
+        regime_factors=tuple(
+            form.positive(f"regime_factors[{index}]", factor) for index, factor in enumerate(message.regime_factors)
+        )
+        or Policy().regime_factors,
+        cluster_correlation=form.positive("cluster_correlation", message.cluster_correlation)
+        if message.HasField("cluster_correlation")
+        else Policy().cluster_correlation,
+        margin_rates=_rates(form, "margin_rates", message.margin_rates),
+        fee_rates=_rates(form, "fee_rates", message.fee_rates),
+        cash_haircut=form.not_negative("cash_haircut", message.cash_haircut),
+        budget_var_limit=form.positive("budget_var_limit", message.budget_var_limit)
+        if message.HasField("budget_var_limit")
+        else Policy().budget_var_limit,
+        budget_confidence=form.positive("budget_confidence", message.budget_confidence)
+        if message.HasField("budget_confidence")
+        else Policy().budget_confidence,
+        budget_headroom_min=form.not_negative("budget_headroom_min", message.budget_headroom_min)
+        if message.HasField("budget_headroom_min")
+        else Policy().budget_headroom_min,
+        greeks_cut_at=form.positive("greeks_cut_at", message.greeks_cut_at)
+        if message.HasField("greeks_cut_at")
+        else None,
+        flatten_volume_share=form.positive("flatten_volume_share", message.flatten_volume_share)
+        if message.HasField("flatten_volume_share")
+        else Policy().flatten_volume_share,
+        flatten_spread_max=form.positive("flatten_spread_max", message.flatten_spread_max)
+        if message.HasField("flatten_spread_max")
+        else Policy().flatten_spread_max,
+        flatten_interval_s=_seconds(message.flatten_interval)
+        if message.HasField("flatten_interval")
+        else Policy().flatten_interval_s,
+    )
+
+
+def _rates(form: Form, field: str, told: Mapping[str, float]) -> dict[str, float]:
+    return {form.name(field, name): form.not_negative(f"{field}.{name[:64]}", told[name]) for name in sorted(told)}
+
+
+def _breaker_read(form: Form, message: limit_pb2.BreakerPolicy) -> Breaker:
+    """What its numbers may be is the engine's to say, where the set is checked."""
+    known = Breaker()
+    levels, cuts, releases = tuple(message.levels), tuple(message.cuts), tuple(message.releases)
+    for field, told in (("levels", levels), ("cuts", cuts), ("releases", releases)):
+        expected = len(getattr(known, field))
+        if told and len(told) != expected:
+            form.wrong(field, f"expected {expected} numbers or none, got {len(told)}")
+    return Breaker(
+        levels=(levels[0], levels[1], levels[2]) if len(levels) == 3 else known.levels,
+        cuts=(cuts[0], cuts[1]) if len(cuts) == 2 else known.cuts,
+        releases=(releases[0], releases[1]) if len(releases) == 2 else known.releases,
+        cooldown_sessions=message.cooldown_sessions
+        if message.HasField("cooldown_sessions")
+        else known.cooldown_sessions,
+        recovering_sessions=message.recovering_sessions
+        if message.HasField("recovering_sessions")
+        else known.recovering_sessions,
+        recovery_drawdown=message.recovery_drawdown
+        if message.HasField("recovery_drawdown")
+        else known.recovery_drawdown,
     )
 
 

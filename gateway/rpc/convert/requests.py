@@ -5,11 +5,30 @@ Invalid with all that is wrong with the message. Nothing here answers.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.control import Scope, TradingState
+from engine.account_events import (
+    CorrectedFill,
+    DividendPaidTold,
+    DividendTold,
+    PositionEvent,
+    ReversalTold,
+    SettlementTold,
+    SplitTold,
+)
+from engine.control import NOBODY, Scope, TradingState
 from engine.facts import Execution, Quote, StatedOrder, StatedPosition
-from engine.instrument import AssetClass, Instrument, MarketPhase
+from engine.instrument import (
+    AssetClass,
+    Instrument,
+    InstrumentError,
+    MarketPhase,
+    OptionModel,
+    OptionRight,
+    OptionStyle,
+    OptionTerms,
+    check_instrument,
+)
 from engine.order import Order, OrderType, Side, TimeInForce
-from engine.records import ExecutionKind
+from engine.records import ExecutionKind, SettlementKind
 from gateway.market.quotes import AHEAD_MAX_US
 from gateway.rpc.convert.form import NUMBER_MAX, NUMBER_MIN, Form, Invalid, legible
 from riskgateway.v1 import (
@@ -68,6 +87,19 @@ _ASSET_CLASSES: dict[int, AssetClass] = {
     instrument_pb2.ASSET_CLASS_CRYPTO: AssetClass.CRYPTO,
     instrument_pb2.ASSET_CLASS_BOND: AssetClass.BOND,
     instrument_pb2.ASSET_CLASS_CREDIT: AssetClass.CREDIT,
+    instrument_pb2.ASSET_CLASS_OPTION: AssetClass.OPTION,
+}
+_RIGHTS: dict[int, OptionRight] = {
+    instrument_pb2.OPTION_RIGHT_CALL: OptionRight.CALL,
+    instrument_pb2.OPTION_RIGHT_PUT: OptionRight.PUT,
+}
+_STYLES: dict[int, OptionStyle] = {
+    instrument_pb2.OPTION_STYLE_EUROPEAN: OptionStyle.EUROPEAN,
+    instrument_pb2.OPTION_STYLE_AMERICAN: OptionStyle.AMERICAN,
+}
+_OPTION_MODELS: dict[int, OptionModel] = {
+    instrument_pb2.OPTION_MODEL_BLACK_SCHOLES_MERTON: OptionModel.BLACK_SCHOLES_MERTON,
+    instrument_pb2.OPTION_MODEL_BLACK_76: OptionModel.BLACK_76,
 }
 _PHASES: dict[int, MarketPhase] = {
     instrument_pb2.MARKET_PHASE_UNSPECIFIED: MarketPhase.UNKNOWN,
@@ -333,7 +365,13 @@ class Letting:
     delay_us: int | None
 
 
-AccountEvent = Opening | SessionStart | Flow | Charge | Letting
+AccountEvent = Opening | SessionStart | Flow | Charge | Letting | PositionEvent
+
+_SETTLEMENTS: dict[int, SettlementKind] = {
+    risk_admin_pb2.SETTLEMENT_KIND_EXERCISE: SettlementKind.EXERCISE,
+    risk_admin_pb2.SETTLEMENT_KIND_ASSIGNMENT: SettlementKind.ASSIGNMENT,
+    risk_admin_pb2.SETTLEMENT_KIND_EXPIRY: SettlementKind.EXPIRY,
+}
 
 
 def account_event_of(request: risk_admin_pb2.ReportAccountEventRequest) -> tuple[str, str, AccountEvent]:
@@ -373,8 +411,58 @@ def _account_event(form: Form, request: risk_admin_pb2.ReportAccountEventRequest
             told, delay = form.at("release_delay"), request.release_delay
             return Letting(told.span("delay", delay.delay) if delay.HasField("delay") else None)
         case _:
-            form.wrong("event", "required: expected account_opened, session_opened, cash_flow, fee or release_delay")
+            return _position_event(form, request)
+
+
+def _position_event(form: Form, request: risk_admin_pb2.ReportAccountEventRequest) -> PositionEvent | None:
+    match request.WhichOneof("event"):
+        case "split":
+            told, split = form.at("split"), request.split
+            return SplitTold(
+                told.name("symbol", split.symbol),
+                split.new_units,
+                split.old_units,
+                told.positive("in_lieu_price", split.in_lieu_price) if split.HasField("in_lieu_price") else None,
+            )
+        case "dividend":
+            told, dividend = form.at("dividend"), request.dividend
+            amount = told.positive("amount", dividend.amount)
+            return DividendTold(told.name("symbol", dividend.symbol), amount, dividend.accrued)
+        case "dividend_paid":
+            told = form.at("dividend_paid")
+            return DividendPaidTold(told.identifier("accrual_event_id", request.dividend_paid.accrual_event_id))
+        case "settlement":
+            return _settlement(form.at("settlement"), request.settlement)
+        case "fill_reversal":
+            return _reversal(form.at("fill_reversal"), request.fill_reversal)
+        case _:
+            form.wrong("event", "required: expected one of its fields, such as account_opened or cash_flow")
             return None
+
+
+def _settlement(form: Form, message: risk_admin_pb2.Settlement) -> SettlementTold:
+    priced = message.HasField("settlement_price")
+    return SettlementTold(
+        kind=form.choice("kind", message.kind, _SETTLEMENTS, SettlementKind.EXPIRY),
+        symbol=form.name("symbol", message.symbol),
+        strategy=form.name("strategy", message.strategy, required=False),
+        quantity=form.not_negative("quantity", message.quantity),
+        settlement_price=form.not_negative("settlement_price", message.settlement_price) if priced else None,
+    )
+
+
+def _reversal(form: Form, message: risk_admin_pb2.FillReversal) -> ReversalTold:
+    told, corrected = form.at("corrected"), message.corrected
+    return ReversalTold(
+        form.identifier("execution_id", message.execution_id),
+        CorrectedFill(
+            told.identifier("execution_id", corrected.execution_id),
+            told.positive("quantity", corrected.quantity),
+            told.positive("price", corrected.price),
+        )
+        if message.HasField("corrected")
+        else None,
+    )
 
 
 def _opening(form: Form, message: risk_admin_pb2.AccountOpened) -> Opening:
@@ -398,6 +486,7 @@ def instruments_of(request: risk_admin_pb2.RegisterInstrumentsRequest) -> list[I
     for i, message in enumerate(request.instruments):
         entry = form.at("instruments", i)
         instrument = _instrument(entry, message)
+        _note_contradiction(entry, instrument)
         if instrument.symbol in instruments:
             entry.wrong("symbol", "expected another than those before it")
         instruments[instrument.symbol] = instrument
@@ -431,7 +520,31 @@ def _instrument(form: Form, message: instrument_pb2.Instrument) -> Instrument:
         average_daily_quantity=form.not_negative("average_daily_quantity", message.average_daily_quantity),
         beta=form.signed("beta", message.beta) if message.HasField("beta") else None,
         replaces_atomically=message.replaces_atomically,
+        option=_option_terms(form.at("option"), message.option) if message.HasField("option") else None,
+        initial_margin=form.not_negative("initial_margin", message.initial_margin),
     )
+
+
+def _option_terms(form: Form, message: instrument_pb2.OptionTerms) -> OptionTerms:
+    return OptionTerms(
+        strike=form.positive("strike", message.strike),
+        right=form.choice("right", message.right, _RIGHTS, OptionRight.CALL),
+        style=form.choice("style", message.style, _STYLES, OptionStyle.EUROPEAN),
+        model=form.choice("model", message.model, _OPTION_MODELS, OptionModel.BLACK_SCHOLES_MERTON),
+        dividend_yield=form.signed("dividend_yield", message.dividend_yield),
+        rate=form.signed("rate", message.rate) if message.HasField("rate") else None,
+        volatility=form.positive("volatility", message.volatility) if message.HasField("volatility") else None,
+    )
+
+
+def _note_contradiction(form: Form, instrument: Instrument) -> None:
+    """What single fields don't show, such as an option without terms. After other violations it may be their echo."""
+    if form.violations:
+        return
+    try:
+        check_instrument(instrument)
+    except InstrumentError as error:
+        form.wrong({"expiry": "expiry_date"}.get(error.field, error.field), error.expected)
 
 
 def quote_of(message: instrument_pb2.Mark, now_us: int) -> Quote | str:
@@ -473,8 +586,19 @@ def stop_of(request: risk_gateway_pb2.StopAllRequest) -> tuple[Scope, TradingSta
     state = _STOP_MODES.get(request.mode, TradingState.ACTIVE)
     if state is TradingState.ACTIVE:
         form.wrong("mode", "expected REDUCE_ONLY, CANCEL_ONLY or HALTED; to lift a stop, call Resume")
+    if request.flatten and scope.sender != NOBODY:
+        form.wrong("flatten", "expected none with algo, trader or desk: positions are kept by strategy, not by these")
     form.done()
     return scope, state, legible(request.reason)
+
+
+def heartbeat_of(request: risk_gateway_pb2.HeartbeatRequest) -> tuple[str, str]:
+    """(account, strategy)."""
+    form = Form()
+    account = form.name("account", request.account)
+    strategy = form.name("strategy", request.strategy, required=False)
+    form.done()
+    return account, strategy
 
 
 def resume_of(request: risk_gateway_pb2.ResumeRequest) -> tuple[Scope, str]:
@@ -491,6 +615,9 @@ def _scope(form: Form, request: risk_gateway_pb2.StopAllRequest | risk_gateway_p
         form.name("account", request.account, required=False),
         form.name("strategy", request.strategy, required=False),
         form.name("symbol", request.symbol, required=False),
+        form.name("algo", request.algo, required=False),
+        form.name("trader", request.trader, required=False),
+        form.name("desk", request.desk, required=False),
     )
 
 

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from engine.account import MEMORY_HORIZON_US, AccountState, Escalation, OpenOrder, RecentDecision
 from engine.control import Resumed, Scope, Stop, TradingState
 from engine.decide import describe
+from engine.events import SourceState, UpcomingEvent
 from engine.facts import StatedOrder
 from engine.headroom import Headroom
 from engine.instrument import Instrument
@@ -102,7 +103,7 @@ def trading_state(state: TradingState) -> "control_pb2.TradingState.ValueType":
 
 
 def scope(value: Scope) -> control_pb2.Scope:
-    return control_pb2.Scope(account=value.account, strategy=value.strategy, symbol=value.symbol)
+    return control_pb2.Scope(**{name: getattr(value, name) for name in value.__struct_fields__})
 
 
 # --- decisions -------------------------------------------------------------------------------------------------------
@@ -449,6 +450,37 @@ def escalation_alert(account: str, escalation: Escalation) -> risk_gateway_pb2.A
         message=escalation.message,
         sequence=escalation.seq,
         alert_time=timestamp(escalation.time_us),
+    )
+
+
+_LOUD = {"FLATTEN": risk_gateway_pb2.SEVERITY_CRITICAL, "ALERT": risk_gateway_pb2.SEVERITY_NOTICE}
+
+
+def event_alert(report: RiskReport, event: UpcomingEvent) -> risk_gateway_pb2.Alert:
+    """A window of an event that has opened."""
+    return risk_gateway_pb2.Alert(
+        alert_id=f"event {report.account} {event.event_id} {event.symbol} {event.from_us}",
+        kind="event_window",
+        severity=_LOUD.get(event.action, risk_gateway_pb2.SEVERITY_WARNING),
+        account=report.account,
+        scope="" if event.symbol == "*" else f"symbol:{event.symbol}",
+        message=f"{event.name} of {event.date}: its window is open, {event.action.lower().replace('_', ' ')}",
+        sequence=report.seq,
+        alert_time=timestamp(report.time_us),
+    )
+
+
+def calendar_alert(report: RiskReport, source: SourceState) -> risk_gateway_pb2.Alert:
+    """A calendar of events that is stale, or was never read."""
+    return risk_gateway_pb2.Alert(
+        alert_id=f"calendar {report.account} {source.source}",
+        kind="event_source",
+        severity=risk_gateway_pb2.SEVERITY_WARNING,
+        account=report.account,
+        message=f"the calendar {source.source} is stale, its last good events stay in force: "
+        f"{source.message or 'it was not read for long'}",
+        sequence=report.seq,
+        alert_time=timestamp(report.time_us),
     )
 
 

@@ -3,17 +3,20 @@
 import math
 from collections.abc import Iterable
 
-import numpy as np
-
 from engine.account import AccountState, Holding
 from engine.control import Control, Scope, TradingState
 from engine.instrument import InstrumentSet
 from engine.order import Action
-from engine.report import RiskReport
+from engine.pnl import drawdowns
+from engine.report import RiskReport, exposures
 from engine.report import StressLoss as ReportedLoss
+from engine.risk.loss_answers import loss_status
 from engine.utilisation import LimitUse, UseStatus, limit_uses
 from gateway.committer import Reading
+from gateway.rpc.convert.events import outlook_message
 from gateway.rpc.convert.instructions import outstanding
+from gateway.rpc.convert.liquidation_progress import liquidations
+from gateway.rpc.convert.losses import breaker_message, status_message
 from gateway.rpc.convert.responses import (
     duration,
     known,
@@ -42,7 +45,8 @@ def risk_state(reading: Reading, report: RiskReport | None) -> account_pb2.RiskS
     """The account as of the reading; money in its base currency. The report keeps its own, older stamp."""
     state, terms, now_us = reading.state, reading.terms, reading.now_us
     session, model = state.session, terms.model
-    priced = state.missing_price() is None
+    exposed = exposures(state, terms, now_us)
+    uses = limit_uses(state, terms, now_us)
     message = account_pb2.RiskState(
         account=state.account,
         sequence=reading.head.seq,
@@ -60,16 +64,18 @@ def risk_state(reading: Reading, report: RiskReport | None) -> account_pb2.RiskS
         high_water_mark=state.nav_peak or None,
         drawdown=known(state.drawdown()),
         drawdown_session=_fall(state.nav(), session.nav_peak) if session is not None else None,
-        drawdown_since_reset=_fall(state.nav(), state.nav_peak_since_reset),
+        drawdown_since_reset=drawdowns(state, terms.control).since_reset,
         session_date=session.date if session is not None else "",
         session_pnl=known(state.session_pnl()),
         realised_pnl=math.fsum(h.realised for h in state.holdings.values()) - state.fees_total,
         unrealised_pnl=known(math.fsum(_unrealised(state, key[1], h) for key, h in state.holdings.items() if h.lots)),
-        gross_exposure=_gross(state) if priced else None,
-        net_exposure=float(np.dot(state.book.lots, state.unit_values())) if priced else None,
+        gross_exposure=exposed[0] if exposed is not None else None,
+        net_exposure=exposed[1] if exposed is not None else None,
         positions=_positions(state, terms.instruments, now_us),
         open_orders=[open_order(state, order, now_us) for order in state.orders.values()],
-        limits=[_limit_use(use, state.base_currency) for use in limit_uses(state, terms, now_us)],
+        limits=[limit_use(use, state.base_currency) for use in uses],
+        loss_status=status_message(loss_status(uses)),
+        breaker=breaker_message(state, terms.limits.policy.breaker),
         counters=_counters(state, report),
         risk_model=model.hash if model is not None else "",
         limit_set=terms.limits.hash,
@@ -80,9 +86,13 @@ def risk_state(reading: Reading, report: RiskReport | None) -> account_pb2.RiskS
         shadow_by_action=shadow_counts(state),
         recent_decisions=[recent_decision(state, recent) for recent in state.recent],
         instructions=outstanding(state),
+        liquidations=liquidations(state, terms, now_us),
+        accrued_dividends=known(state.accrued_value()) if state.accruals else None,
     )
     if report is not None:
-        message.report.CopyFrom(_report(report, state.base_currency))
+        message.report.CopyFrom(report_message(report, state.base_currency))
+        if report.events is not None:
+            message.events.CopyFrom(outlook_message(report.events))
     return message
 
 
@@ -109,12 +119,6 @@ def causes(state: AccountState, control: Control) -> list[control_pb2.TradingSta
 
 def _fall(nav: float, peak: float) -> float | None:
     return known(1.0 - nav / peak) if peak > 0 else None
-
-
-def _gross(state: AccountState) -> float:
-    book = state.book
-    worst = np.maximum(np.abs(book.lots + book.buys), np.abs(book.lots - book.sells))
-    return float(np.dot(worst, state.unit_values()))
 
 
 def _unrealised(state: AccountState, symbol: str, holding: Holding) -> float:
@@ -163,7 +167,7 @@ def _position(
     return message
 
 
-def _limit_use(use: LimitUse, base_currency: str) -> limit_pb2.LimitUse:
+def limit_use(use: LimitUse, base_currency: str) -> limit_pb2.LimitUse:
     value = known(use.value)
     return limit_pb2.LimitUse(
         measure=use.measure,
@@ -199,7 +203,7 @@ def _counters(state: AccountState, report: RiskReport | None) -> account_pb2.Cou
     )
 
 
-def _report(report: RiskReport, base_currency: str) -> risk_pb2.RiskReport:
+def report_message(report: RiskReport, base_currency: str) -> risk_pb2.RiskReport:
     message = risk_pb2.RiskReport(
         account=report.account,
         sequence=report.seq,

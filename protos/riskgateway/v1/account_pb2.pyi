@@ -13,10 +13,12 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import riskgateway.v1.control_pb2
 import riskgateway.v1.decision_pb2
+import riskgateway.v1.event_pb2
 import riskgateway.v1.limit_pb2
 import riskgateway.v1.order_pb2
 import riskgateway.v1.risk_pb2
@@ -29,6 +31,46 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _BreakerStage:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _BreakerStageEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_BreakerStage.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    BREAKER_STAGE_UNSPECIFIED: _BreakerStage.ValueType  # 0
+    """Never sent by a server."""
+    BREAKER_STAGE_NORMAL: _BreakerStage.ValueType  # 1
+    """Nothing is scaled or cut."""
+    BREAKER_STAGE_RECOVERING: _BreakerStage.ValueType  # 2
+    """After a Resume: bounds grow back, a step each session."""
+    BREAKER_STAGE_L1: _BreakerStage.ValueType  # 3
+    """First level: bounds are scaled, a part of each position is cut."""
+    BREAKER_STAGE_L2: _BreakerStage.ValueType  # 4
+    """Second level: the same, more of it."""
+    BREAKER_STAGE_COOLDOWN: _BreakerStage.ValueType  # 5
+    """Nothing is opened; after the cooldown a Resume starts to recover."""
+    BREAKER_STAGE_L3: _BreakerStage.ValueType  # 6
+    """Third level: nothing is opened, what works is cancelled, everything is closed."""
+
+class BreakerStage(_BreakerStage, metaclass=_BreakerStageEnumTypeWrapper):
+    """Where the drawdown circuit breaker stands."""
+
+BREAKER_STAGE_UNSPECIFIED: BreakerStage.ValueType  # 0
+"""Never sent by a server."""
+BREAKER_STAGE_NORMAL: BreakerStage.ValueType  # 1
+"""Nothing is scaled or cut."""
+BREAKER_STAGE_RECOVERING: BreakerStage.ValueType  # 2
+"""After a Resume: bounds grow back, a step each session."""
+BREAKER_STAGE_L1: BreakerStage.ValueType  # 3
+"""First level: bounds are scaled, a part of each position is cut."""
+BREAKER_STAGE_L2: BreakerStage.ValueType  # 4
+"""Second level: the same, more of it."""
+BREAKER_STAGE_COOLDOWN: BreakerStage.ValueType  # 5
+"""Nothing is opened; after the cooldown a Resume starts to recover."""
+BREAKER_STAGE_L3: BreakerStage.ValueType  # 6
+"""Third level: nothing is opened, what works is cancelled, everything is closed."""
+Global___BreakerStage: typing_extensions.TypeAlias = BreakerStage
 
 @typing.final
 class CashBalance(google.protobuf.message.Message):
@@ -426,6 +468,11 @@ class RiskState(google.protobuf.message.Message):
     RECENT_DECISIONS_FIELD_NUMBER: builtins.int
     INSTRUCTIONS_FIELD_NUMBER: builtins.int
     SHADOW_BY_ACTION_FIELD_NUMBER: builtins.int
+    LOSS_STATUS_FIELD_NUMBER: builtins.int
+    BREAKER_FIELD_NUMBER: builtins.int
+    EVENTS_FIELD_NUMBER: builtins.int
+    LIQUIDATIONS_FIELD_NUMBER: builtins.int
+    ACCRUED_DIVIDENDS_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account."""
     sequence: builtins.int
@@ -474,6 +521,10 @@ class RiskState(google.protobuf.message.Message):
     """Equity when the session opened; absent: no session or not valued."""
     session_flows: builtins.float
     """Deposits less withdrawals since the session opened."""
+    loss_status: riskgateway.v1.limit_pb2.LossStatus.ValueType
+    """How the account stands against its daily and weekly loss limits; UNSPECIFIED: none is armed."""
+    accrued_dividends: builtins.float
+    """Dividends owed to the account less those that it owes, in base currency, counted in equity; absent: a rate is missing."""
     @property
     def state_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was computed, on the store's clock."""
@@ -520,6 +571,18 @@ class RiskState(google.protobuf.message.Message):
     def shadow_by_action(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShadowCount]:
         """What limits in shadow would have done, by measure and action; only what is not 0."""
 
+    @property
+    def breaker(self) -> Global___DrawdownBreaker:
+        """The drawdown circuit breaker; absent: none is armed."""
+
+    @property
+    def events(self) -> riskgateway.v1.event_pb2.EventOutlook:
+        """Events ahead that reach what is held or ordered, as the worker saw them last; absent: no calendar is followed."""
+
+    @property
+    def liquidations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LiquidationProgress]:
+        """How far the gateway's own orders have got in closing and cutting positions, by strategy and symbol."""
+
     def __init__(
         self,
         *,
@@ -558,9 +621,16 @@ class RiskState(google.protobuf.message.Message):
         recent_decisions: collections.abc.Iterable[Global___RecentDecision] | None = ...,
         instructions: collections.abc.Iterable[Global___OutstandingInstruction] | None = ...,
         shadow_by_action: collections.abc.Iterable[Global___ShadowCount] | None = ...,
+        loss_status: riskgateway.v1.limit_pb2.LossStatus.ValueType = ...,
+        breaker: Global___DrawdownBreaker | None = ...,
+        events: riskgateway.v1.event_pb2.EventOutlook | None = ...,
+        liquidations: collections.abc.Iterable[Global___LiquidationProgress] | None = ...,
+        accrued_dividends: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_drawdown", b"_drawdown", "_drawdown_session", b"_drawdown_session", "_drawdown_since_reset", b"_drawdown_since_reset", "_equity", b"_equity", "_gross_exposure", b"_gross_exposure", "_high_water_mark", b"_high_water_mark", "_nav", b"_nav", "_net_exposure", b"_net_exposure", "_session_open_equity", b"_session_open_equity", "_session_pnl", b"_session_pnl", "_unrealised_pnl", b"_unrealised_pnl", "counters", b"counters", "drawdown", b"drawdown", "drawdown_session", b"drawdown_session", "drawdown_since_reset", b"drawdown_since_reset", "equity", b"equity", "gross_exposure", b"gross_exposure", "high_water_mark", b"high_water_mark", "nav", b"nav", "net_exposure", b"net_exposure", "report", b"report", "session_open_equity", b"session_open_equity", "session_pnl", b"session_pnl", "state_time", b"state_time", "unrealised_pnl", b"unrealised_pnl"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_drawdown", b"_drawdown", "_drawdown_session", b"_drawdown_session", "_drawdown_since_reset", b"_drawdown_since_reset", "_equity", b"_equity", "_gross_exposure", b"_gross_exposure", "_high_water_mark", b"_high_water_mark", "_nav", b"_nav", "_net_exposure", b"_net_exposure", "_session_open_equity", b"_session_open_equity", "_session_pnl", b"_session_pnl", "_unrealised_pnl", b"_unrealised_pnl", "account", b"account", "base_currency", b"base_currency", "cash", b"cash", "causes", b"causes", "counters", b"counters", "drawdown", b"drawdown", "drawdown_session", b"drawdown_session", "drawdown_since_reset", b"drawdown_since_reset", "equity", b"equity", "gross_exposure", b"gross_exposure", "head_hash", b"head_hash", "high_water_mark", b"high_water_mark", "instructions", b"instructions", "instrument_set", b"instrument_set", "limit_set", b"limit_set", "limits", b"limits", "model_session_date", b"model_session_date", "nav", b"nav", "net_exposure", b"net_exposure", "open_orders", b"open_orders", "positions", b"positions", "realised_pnl", b"realised_pnl", "recent_decisions", b"recent_decisions", "report", b"report", "risk_model", b"risk_model", "sequence", b"sequence", "session_date", b"session_date", "session_flows", b"session_flows", "session_open_equity", b"session_open_equity", "session_pnl", b"session_pnl", "shadow_by_action", b"shadow_by_action", "state_time", b"state_time", "stop_epoch", b"stop_epoch", "trading_state", b"trading_state", "unrealised_pnl", b"unrealised_pnl"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_accrued_dividends", b"_accrued_dividends", "_drawdown", b"_drawdown", "_drawdown_session", b"_drawdown_session", "_drawdown_since_reset", b"_drawdown_since_reset", "_equity", b"_equity", "_gross_exposure", b"_gross_exposure", "_high_water_mark", b"_high_water_mark", "_nav", b"_nav", "_net_exposure", b"_net_exposure", "_session_open_equity", b"_session_open_equity", "_session_pnl", b"_session_pnl", "_unrealised_pnl", b"_unrealised_pnl", "accrued_dividends", b"accrued_dividends", "breaker", b"breaker", "counters", b"counters", "drawdown", b"drawdown", "drawdown_session", b"drawdown_session", "drawdown_since_reset", b"drawdown_since_reset", "equity", b"equity", "events", b"events", "gross_exposure", b"gross_exposure", "high_water_mark", b"high_water_mark", "nav", b"nav", "net_exposure", b"net_exposure", "report", b"report", "session_open_equity", b"session_open_equity", "session_pnl", b"session_pnl", "state_time", b"state_time", "unrealised_pnl", b"unrealised_pnl"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_accrued_dividends", b"_accrued_dividends", "_drawdown", b"_drawdown", "_drawdown_session", b"_drawdown_session", "_drawdown_since_reset", b"_drawdown_since_reset", "_equity", b"_equity", "_gross_exposure", b"_gross_exposure", "_high_water_mark", b"_high_water_mark", "_nav", b"_nav", "_net_exposure", b"_net_exposure", "_session_open_equity", b"_session_open_equity", "_session_pnl", b"_session_pnl", "_unrealised_pnl", b"_unrealised_pnl", "account", b"account", "accrued_dividends", b"accrued_dividends", "base_currency", b"base_currency", "breaker", b"breaker", "cash", b"cash", "causes", b"causes", "counters", b"counters", "drawdown", b"drawdown", "drawdown_session", b"drawdown_session", "drawdown_since_reset", b"drawdown_since_reset", "equity", b"equity", "events", b"events", "gross_exposure", b"gross_exposure", "head_hash", b"head_hash", "high_water_mark", b"high_water_mark", "instructions", b"instructions", "instrument_set", b"instrument_set", "limit_set", b"limit_set", "limits", b"limits", "liquidations", b"liquidations", "loss_status", b"loss_status", "model_session_date", b"model_session_date", "nav", b"nav", "net_exposure", b"net_exposure", "open_orders", b"open_orders", "positions", b"positions", "realised_pnl", b"realised_pnl", "recent_decisions", b"recent_decisions", "report", b"report", "risk_model", b"risk_model", "sequence", b"sequence", "session_date", b"session_date", "session_flows", b"session_flows", "session_open_equity", b"session_open_equity", "session_pnl", b"session_pnl", "shadow_by_action", b"shadow_by_action", "state_time", b"state_time", "stop_epoch", b"stop_epoch", "trading_state", b"trading_state", "unrealised_pnl", b"unrealised_pnl"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_accrued_dividends", b"_accrued_dividends"]) -> typing.Literal["accrued_dividends"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_drawdown", b"_drawdown"]) -> typing.Literal["drawdown"] | None: ...
     @typing.overload
@@ -585,3 +655,187 @@ class RiskState(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_unrealised_pnl", b"_unrealised_pnl"]) -> typing.Literal["unrealised_pnl"] | None: ...
 
 Global___RiskState: typing_extensions.TypeAlias = RiskState
+
+@typing.final
+class BreakerPosition(google.protobuf.message.Message):
+    """A strategy's position when the breaker moved."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: builtins.int
+    SYMBOL_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    TARGET_QUANTITY_FIELD_NUMBER: builtins.int
+    strategy: builtins.str
+    """Strategy; empty is the one without a name."""
+    symbol: builtins.str
+    """Symbol."""
+    quantity: builtins.float
+    """In units of the instrument, signed."""
+    value: builtins.float
+    """At the mark in base currency, signed."""
+    target_quantity: builtins.float
+    """To what it is cut, in units of the instrument, signed; absent: it is not."""
+    def __init__(
+        self,
+        *,
+        strategy: builtins.str = ...,
+        symbol: builtins.str = ...,
+        quantity: builtins.float = ...,
+        value: builtins.float = ...,
+        target_quantity: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_target_quantity", b"_target_quantity", "target_quantity", b"target_quantity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_target_quantity", b"_target_quantity", "quantity", b"quantity", "strategy", b"strategy", "symbol", b"symbol", "target_quantity", b"target_quantity", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_target_quantity", b"_target_quantity"]) -> typing.Literal["target_quantity"] | None: ...
+
+Global___BreakerPosition: typing_extensions.TypeAlias = BreakerPosition
+
+@typing.final
+class BreakerMove(google.protobuf.message.Message):
+    """The breaker went from one stage to another."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MOVE_TIME_FIELD_NUMBER: builtins.int
+    BEFORE_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
+    DRAWDOWN_FIELD_NUMBER: builtins.int
+    EQUITY_FIELD_NUMBER: builtins.int
+    SESSION_PNL_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    POSITIONS_FIELD_NUMBER: builtins.int
+    before: Global___BreakerStage.ValueType
+    """From here."""
+    stage: Global___BreakerStage.ValueType
+    """To here."""
+    drawdown: builtins.float
+    """Fall from the breaker's peak as a share of it, confirmed over several marks."""
+    equity: builtins.float
+    """Equity in base currency."""
+    session_pnl: builtins.float
+    """P&L of the session in base currency, flows excluded; absent: not known."""
+    reason: builtins.str
+    """Why, for people."""
+    @property
+    def move_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When, by the store's clock."""
+
+    @property
+    def positions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BreakerPosition]:
+        """What was held."""
+
+    def __init__(
+        self,
+        *,
+        move_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        before: Global___BreakerStage.ValueType = ...,
+        stage: Global___BreakerStage.ValueType = ...,
+        drawdown: builtins.float = ...,
+        equity: builtins.float = ...,
+        session_pnl: builtins.float | None = ...,
+        reason: builtins.str = ...,
+        positions: collections.abc.Iterable[Global___BreakerPosition] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_session_pnl", b"_session_pnl", "move_time", b"move_time", "session_pnl", b"session_pnl"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_session_pnl", b"_session_pnl", "before", b"before", "drawdown", b"drawdown", "equity", b"equity", "move_time", b"move_time", "positions", b"positions", "reason", b"reason", "session_pnl", b"session_pnl", "stage", b"stage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_session_pnl", b"_session_pnl"]) -> typing.Literal["session_pnl"] | None: ...
+
+Global___BreakerMove: typing_extensions.TypeAlias = BreakerMove
+
+@typing.final
+class DrawdownBreaker(google.protobuf.message.Message):
+    """The drawdown circuit breaker of an account."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: builtins.int
+    PEAK_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    SESSIONS_FIELD_NUMBER: builtins.int
+    MOVES_FIELD_NUMBER: builtins.int
+    stage: Global___BreakerStage.ValueType
+    """Its stage."""
+    peak: builtins.float
+    """Unit value that its drawdown counts from; absent: never valued."""
+    scale: builtins.float
+    """By what bounds are multiplied in this stage, more than 0, at most 1."""
+    sessions: builtins.int
+    """Sessions opened since it is in this stage."""
+    @property
+    def moves(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BreakerMove]:
+        """The latest moves, oldest first, at most 10."""
+
+    def __init__(
+        self,
+        *,
+        stage: Global___BreakerStage.ValueType = ...,
+        peak: builtins.float | None = ...,
+        scale: builtins.float = ...,
+        sessions: builtins.int = ...,
+        moves: collections.abc.Iterable[Global___BreakerMove] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_peak", b"_peak", "peak", b"peak"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_peak", b"_peak", "moves", b"moves", "peak", b"peak", "scale", b"scale", "sessions", b"sessions", "stage", b"stage"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_peak", b"_peak"]) -> typing.Literal["peak"] | None: ...
+
+Global___DrawdownBreaker: typing_extensions.TypeAlias = DrawdownBreaker
+
+@typing.final
+class LiquidationProgress(google.protobuf.message.Message):
+    """How far the gateway's own orders have got in a position, since its latest flattening or cut began. All in units of the
+    instrument, 0 or more.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: builtins.int
+    SYMBOL_FIELD_NUMBER: builtins.int
+    PLANNED_QUANTITY_FIELD_NUMBER: builtins.int
+    SENT_QUANTITY_FIELD_NUMBER: builtins.int
+    FILLED_QUANTITY_FIELD_NUMBER: builtins.int
+    LEFT_QUANTITY_FIELD_NUMBER: builtins.int
+    EXPECTED_COST_FIELD_NUMBER: builtins.int
+    START_TIME_FIELD_NUMBER: builtins.int
+    ACTIVE_FIELD_NUMBER: builtins.int
+    strategy: builtins.str
+    """Strategy; empty is the one without a name."""
+    symbol: builtins.str
+    """Symbol."""
+    planned_quantity: builtins.float
+    """The position when it began; of a cut, what was to be cut."""
+    sent_quantity: builtins.float
+    """Instructed so far."""
+    filled_quantity: builtins.float
+    """Filled of that."""
+    left_quantity: builtins.float
+    """What is left to close now; of a cut, of what was to be cut."""
+    expected_cost: builtins.float
+    """What closing it is expected to cost in base currency: half the quoted spread and the impact (square-root law).
+    Absent: no quote, volume or volatility is known.
+    """
+    active: builtins.bool
+    """Whether it goes on: a stop that flattens, or a cut that no Resume has ended, and something is left."""
+    @property
+    def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it began."""
+
+    def __init__(
+        self,
+        *,
+        strategy: builtins.str = ...,
+        symbol: builtins.str = ...,
+        planned_quantity: builtins.float = ...,
+        sent_quantity: builtins.float = ...,
+        filled_quantity: builtins.float = ...,
+        left_quantity: builtins.float = ...,
+        expected_cost: builtins.float | None = ...,
+        start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        active: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_expected_cost", b"_expected_cost", "expected_cost", b"expected_cost", "start_time", b"start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_expected_cost", b"_expected_cost", "active", b"active", "expected_cost", b"expected_cost", "filled_quantity", b"filled_quantity", "left_quantity", b"left_quantity", "planned_quantity", b"planned_quantity", "sent_quantity", b"sent_quantity", "start_time", b"start_time", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_expected_cost", b"_expected_cost"]) -> typing.Literal["expected_cost"] | None: ...
+
+Global___LiquidationProgress: typing_extensions.TypeAlias = LiquidationProgress

@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1criskgateway/v1/control.proto\x12\x0eriskgateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\":\n\x05Scope\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08strategy\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\t\"\x8d\x02\n\x11TradingStateCause\x12$\n\x05scope\x18\x01 \x01(\x0b\x32\x15.riskgateway.v1.Scope\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.riskgateway.v1.TradingState\x12\x32\n\x06origin\x18\x03 \x01(\x0e\x32\".riskgateway.v1.TradingStateOrigin\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x12\n\nstop_epoch\x18\x06 \x01(\x03\x12,\n\x08set_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x08 \x01(\x03\"\x9a\x02\n\x12TradingStateChange\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12$\n\x05scope\x18\x02 \x01(\x0b\x32\x15.riskgateway.v1.Scope\x12\x34\n\x0eprevious_state\x18\x03 \x01(\x0e\x32\x1c.riskgateway.v1.TradingState\x12\x33\n\rtrading_state\x18\x04 \x01(\x0e\x32\x1c.riskgateway.v1.TradingState\x12\x12\n\nstop_epoch\x18\x05 \x01(\x03\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12/\n\x0b\x63hange_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x9f\x01\n\x0cTradingState\x12\x1d\n\x19TRADING_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14TRADING_STATE_ACTIVE\x10\x01\x12\x1d\n\x19TRADING_STATE_REDUCE_ONLY\x10\x02\x12\x1d\n\x19TRADING_STATE_CANCEL_ONLY\x10\x03\x12\x18\n\x14TRADING_STATE_HALTED\x10\x04*\xbd\x01\n\x12TradingStateOrigin\x12$\n TRADING_STATE_ORIGIN_UNSPECIFIED\x10\x00\x12\x1d\n\x19TRADING_STATE_ORIGIN_STOP\x10\x01\x12\x1e\n\x1aTRADING_STATE_ORIGIN_LIMIT\x10\x02\x12\"\n\x1eTRADING_STATE_ORIGIN_INTEGRITY\x10\x03\x12\x1e\n\x1aTRADING_STATE_ORIGIN_START\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1criskgateway/v1/control.proto\x12\x0eriskgateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"f\n\x05Scope\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08strategy\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12\x0c\n\x04\x61lgo\x18\x1e \x01(\t\x12\x0e\n\x06trader\x18\x1f \x01(\t\x12\x0c\n\x04\x64\x65sk\x18  \x01(\t\"\x8d\x02\n\x11TradingStateCause\x12$\n\x05scope\x18\x01 \x01(\x0b\x32\x15.riskgateway.v1.Scope\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.riskgateway.v1.TradingState\x12\x32\n\x06origin\x18\x03 \x01(\x0e\x32\".riskgateway.v1.TradingStateOrigin\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x12\n\nstop_epoch\x18\x06 \x01(\x03\x12,\n\x08set_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x08 \x01(\x03\"\x9a\x02\n\x12TradingStateChange\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12$\n\x05scope\x18\x02 \x01(\x0b\x32\x15.riskgateway.v1.Scope\x12\x34\n\x0eprevious_state\x18\x03 \x01(\x0e\x32\x1c.riskgateway.v1.TradingState\x12\x33\n\rtrading_state\x18\x04 \x01(\x0e\x32\x1c.riskgateway.v1.TradingState\x12\x12\n\nstop_epoch\x18\x05 \x01(\x03\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12/\n\x0b\x63hange_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x9f\x01\n\x0cTradingState\x12\x1d\n\x19TRADING_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14TRADING_STATE_ACTIVE\x10\x01\x12\x1d\n\x19TRADING_STATE_REDUCE_ONLY\x10\x02\x12\x1d\n\x19TRADING_STATE_CANCEL_ONLY\x10\x03\x12\x18\n\x14TRADING_STATE_HALTED\x10\x04*\xbd\x01\n\x12TradingStateOrigin\x12$\n TRADING_STATE_ORIGIN_UNSPECIFIED\x10\x00\x12\x1d\n\x19TRADING_STATE_ORIGIN_STOP\x10\x01\x12\x1e\n\x1aTRADING_STATE_ORIGIN_LIMIT\x10\x02\x12\"\n\x1eTRADING_STATE_ORIGIN_INTEGRITY\x10\x03\x12\x1e\n\x1aTRADING_STATE_ORIGIN_START\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'riskgateway.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRADINGSTATE']._serialized_start=699
-  _globals['_TRADINGSTATE']._serialized_end=858
-  _globals['_TRADINGSTATEORIGIN']._serialized_start=861
-  _globals['_TRADINGSTATEORIGIN']._serialized_end=1050
+  _globals['_TRADINGSTATE']._serialized_start=743
+  _globals['_TRADINGSTATE']._serialized_end=902
+  _globals['_TRADINGSTATEORIGIN']._serialized_start=905
+  _globals['_TRADINGSTATEORIGIN']._serialized_end=1094
   _globals['_SCOPE']._serialized_start=81
-  _globals['_SCOPE']._serialized_end=139
-  _globals['_TRADINGSTATECAUSE']._serialized_start=142
-  _globals['_TRADINGSTATECAUSE']._serialized_end=411
-  _globals['_TRADINGSTATECHANGE']._serialized_start=414
-  _globals['_TRADINGSTATECHANGE']._serialized_end=696
+  _globals['_SCOPE']._serialized_end=183
+  _globals['_TRADINGSTATECAUSE']._serialized_start=186
+  _globals['_TRADINGSTATECAUSE']._serialized_end=455
+  _globals['_TRADINGSTATECHANGE']._serialized_start=458
+  _globals['_TRADINGSTATECHANGE']._serialized_end=740
 # @@protoc_insertion_point(module_scope)

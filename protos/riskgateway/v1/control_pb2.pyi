@@ -95,20 +95,32 @@ class Scope(google.protobuf.message.Message):
     ACCOUNT_FIELD_NUMBER: builtins.int
     STRATEGY_FIELD_NUMBER: builtins.int
     SYMBOL_FIELD_NUMBER: builtins.int
+    ALGO_FIELD_NUMBER: builtins.int
+    TRADER_FIELD_NUMBER: builtins.int
+    DESK_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account; empty: all accounts."""
     strategy: builtins.str
     """Strategy; empty: all strategies."""
     symbol: builtins.str
     """Symbol; empty: all symbols."""
+    algo: builtins.str
+    """Algorithm, as an order's `algo_id`; empty: all."""
+    trader: builtins.str
+    """Trader, as an order's `trader_id`; empty: all."""
+    desk: builtins.str
+    """Desk, as an order's `desk_id`; empty: all."""
     def __init__(
         self,
         *,
         account: builtins.str = ...,
         strategy: builtins.str = ...,
         symbol: builtins.str = ...,
+        algo: builtins.str = ...,
+        trader: builtins.str = ...,
+        desk: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "algo", b"algo", "desk", b"desk", "strategy", b"strategy", "symbol", b"symbol", "trader", b"trader"]) -> None: ...
 
 Global___Scope: typing_extensions.TypeAlias = Scope
 

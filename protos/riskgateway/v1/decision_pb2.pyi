@@ -99,6 +99,8 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """The order to be replaced is not open in this account, strategy, symbol and side, or is the gateway's own."""
     REASON_REPLACED_ORDER_FILLED: _Reason.ValueType  # 55
     """The order to be replaced has filled as much as the new total, or more: nothing would be left to trade. Cancel it."""
+    REASON_IDENTITY_MISSING: _Reason.ValueType  # 80
+    """The limit set wants to know who stands behind an order, and the order does not name all that it asks for."""
     REASON_SHORT_SALE_UNMARKED: _Reason.ValueType  # 56
     """The limit set wants short sales of equities marked, and with the open sells this SIDE_SELL could lead the account
     below zero: send it as SIDE_SELL_SHORT.
@@ -111,6 +113,8 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """The order's value is below the limit set's `order_value_min`, and the order is no true reduction."""
     REASON_RESTRICTED: _Reason.ValueType  # 41
     """The instrument is on a restricted list: positions in it may be reduced, not opened."""
+    REASON_EVENT_BLACKOUT: _Reason.ValueType  # 100
+    """An event's window is open in which nothing is opened; positions may be reduced."""
     REASON_MARKET_PHASE: _Reason.ValueType  # 42
     """The market phase of the symbol takes no such order, or no phase was told: a halt is not a stale price."""
     REASON_SESSION_MISSING: _Reason.ValueType  # 16
@@ -137,12 +141,34 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """A held, open or ordered instrument has no beta, neither its own nor one in the risk model."""
     REASON_AVERAGE_DAILY_QUANTITY_MISSING: _Reason.ValueType  # 44
     """The instrument has no average daily quantity to take a share of."""
+    REASON_EVENTS_UNKNOWN: _Reason.ValueType  # 101
+    """No calendar of events covers this moment, or one of its sources was never read: nobody knows that no event is on."""
     REASON_MEASURE_NOT_FINITE: _Reason.ValueType  # 26
     """A measure came out as NaN or infinite."""
     REASON_ORDER_RATE: _Reason.ValueType  # 27
     """Too many orders in a rate window; attempts that were refused count."""
+    REASON_CANCEL_RATE: _Reason.ValueType  # 70
+    """Too many cancels in a rate window: openings are refused until they are fewer, cancels never."""
+    REASON_MODIFY_RATE: _Reason.ValueType  # 71
+    """Too many replacements in a rate window; those that were refused count."""
+    REASON_ORDER_TO_TRADE: _Reason.ValueType  # 72
+    """Too many orders and cancels of the session for its number of fills."""
+    REASON_SESSION_ORDERS: _Reason.ValueType  # 73
+    """Too many orders tried in the session."""
+    REASON_SESSION_TRADES: _Reason.ValueType  # 74
+    """Too many fills in the session."""
+    REASON_UNATTENDED_EXECUTIONS: _Reason.ValueType  # 75
+    """As many orders have filled as may without a person: halted until one resumes it."""
+    REASON_VENUE_REJECTS: _Reason.ValueType  # 76
+    """The venue refused too many orders in a row, within the window."""
+    REASON_LOSS_STREAK: _Reason.ValueType  # 77
+    """Too many trades in a row were closed at a loss: nothing is opened for as long as the limit's window is."""
+    REASON_AGENT_SILENCE: _Reason.ValueType  # 78
+    """Nothing was heard from the strategy for too long while orders of it work."""
     REASON_DUPLICATE_ORDER: _Reason.ValueType  # 45
     """The same order was approved under another id within the window, as often as is allowed."""
+    REASON_SELF_MATCH: _Reason.ValueType  # 79
+    """It would trade with an open order of the same account."""
     REASON_OPEN_ORDERS: _Reason.ValueType  # 46
     """Too many open orders, those in flight counted."""
     REASON_ORDER_QUANTITY: _Reason.ValueType  # 28
@@ -173,14 +199,42 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """Beta-weighted net exposure at the worse end of the open orders is over its limit."""
     REASON_CONCENTRATION: _Reason.ValueType  # 32
     """The exposure to one issuer, as a share of equity, is over its limit."""
+    REASON_CLUSTER_EXPOSURE: _Reason.ValueType  # 106
+    """The exposure to instruments that move together, as a share of equity, is over its limit."""
     REASON_LEVERAGE: _Reason.ValueType  # 33
     """Gross exposure over equity is over its limit."""
+    REASON_MARGIN: _Reason.ValueType  # 90
+    """The margin that positions and open orders require, with this order and fees, is over its share of what is free."""
+    REASON_DELTA: _Reason.ValueType  # 92
+    """Delta in base currency, net or of one underlying, at the worse end of the open orders is over its cap."""
+    REASON_GAMMA: _Reason.ValueType  # 93
+    """Gamma, net or of one underlying, at the worse end of the open orders is over its cap."""
+    REASON_THETA: _Reason.ValueType  # 94
+    """Theta a day, net or of one underlying, at the worse end of the open orders is over its cap."""
+    REASON_VEGA: _Reason.ValueType  # 95
+    """Vega, net or of one underlying, at the worse end of the open orders is over its cap."""
+    REASON_DAILY_LOSS: _Reason.ValueType  # 60
+    """The loss of the session, confirmed over several marks, is over its limit."""
+    REASON_WEEKLY_LOSS: _Reason.ValueType  # 61
+    """The loss of the last five sessions, the open one included, is over its limit."""
+    REASON_DRAWDOWN: _Reason.ValueType  # 62
+    """The fall from the high-water mark is over its limit."""
+    REASON_DRAWDOWN_BREAKER: _Reason.ValueType  # 63
+    """The drawdown breaker is at its third level, or cools down: positions may be reduced, not opened."""
+    REASON_PROFIT: _Reason.ValueType  # 64
+    """The profit of the session is over its bound."""
     REASON_VAR: _Reason.ValueType  # 34
     """Value at risk with this order and all open ones is over its limit."""
     REASON_EXPECTED_SHORTFALL: _Reason.ValueType  # 35
     """Expected shortfall with this order and all open ones is over its limit."""
     REASON_STRESS_LOSS: _Reason.ValueType  # 36
     """The loss in the worst stress scenario, with this order and all open ones, is over its limit."""
+    REASON_RISK_BUDGET: _Reason.ValueType  # 91
+    """What positions contribute to the VaR that is budgeted, with this order and all open ones, is over their budget."""
+    REASON_VOLATILITY: _Reason.ValueType  # 105
+    """The volatility of the book, whichever open orders fill, is over its limit."""
+    REASON_STRATEGY_CORRELATION: _Reason.ValueType  # 107
+    """The strategy's book would move too much like that of another strategy of the account."""
     REASON_BASKET_LEG_REFUSED: _Reason.ValueType  # 37
     """Another leg of an all-or-none basket was refused; this one was in order."""
     REASON_NOT_A_REDUCTION: _Reason.ValueType  # 38
@@ -225,6 +279,8 @@ REASON_REPLACED_ORDER_UNKNOWN: Reason.ValueType  # 14
 """The order to be replaced is not open in this account, strategy, symbol and side, or is the gateway's own."""
 REASON_REPLACED_ORDER_FILLED: Reason.ValueType  # 55
 """The order to be replaced has filled as much as the new total, or more: nothing would be left to trade. Cancel it."""
+REASON_IDENTITY_MISSING: Reason.ValueType  # 80
+"""The limit set wants to know who stands behind an order, and the order does not name all that it asks for."""
 REASON_SHORT_SALE_UNMARKED: Reason.ValueType  # 56
 """The limit set wants short sales of equities marked, and with the open sells this SIDE_SELL could lead the account
 below zero: send it as SIDE_SELL_SHORT.
@@ -237,6 +293,8 @@ REASON_ORDER_VALUE_MIN: Reason.ValueType  # 40
 """The order's value is below the limit set's `order_value_min`, and the order is no true reduction."""
 REASON_RESTRICTED: Reason.ValueType  # 41
 """The instrument is on a restricted list: positions in it may be reduced, not opened."""
+REASON_EVENT_BLACKOUT: Reason.ValueType  # 100
+"""An event's window is open in which nothing is opened; positions may be reduced."""
 REASON_MARKET_PHASE: Reason.ValueType  # 42
 """The market phase of the symbol takes no such order, or no phase was told: a halt is not a stale price."""
 REASON_SESSION_MISSING: Reason.ValueType  # 16
@@ -263,12 +321,34 @@ REASON_BETA_MISSING: Reason.ValueType  # 43
 """A held, open or ordered instrument has no beta, neither its own nor one in the risk model."""
 REASON_AVERAGE_DAILY_QUANTITY_MISSING: Reason.ValueType  # 44
 """The instrument has no average daily quantity to take a share of."""
+REASON_EVENTS_UNKNOWN: Reason.ValueType  # 101
+"""No calendar of events covers this moment, or one of its sources was never read: nobody knows that no event is on."""
 REASON_MEASURE_NOT_FINITE: Reason.ValueType  # 26
 """A measure came out as NaN or infinite."""
 REASON_ORDER_RATE: Reason.ValueType  # 27
 """Too many orders in a rate window; attempts that were refused count."""
+REASON_CANCEL_RATE: Reason.ValueType  # 70
+"""Too many cancels in a rate window: openings are refused until they are fewer, cancels never."""
+REASON_MODIFY_RATE: Reason.ValueType  # 71
+"""Too many replacements in a rate window; those that were refused count."""
+REASON_ORDER_TO_TRADE: Reason.ValueType  # 72
+"""Too many orders and cancels of the session for its number of fills."""
+REASON_SESSION_ORDERS: Reason.ValueType  # 73
+"""Too many orders tried in the session."""
+REASON_SESSION_TRADES: Reason.ValueType  # 74
+"""Too many fills in the session."""
+REASON_UNATTENDED_EXECUTIONS: Reason.ValueType  # 75
+"""As many orders have filled as may without a person: halted until one resumes it."""
+REASON_VENUE_REJECTS: Reason.ValueType  # 76
+"""The venue refused too many orders in a row, within the window."""
+REASON_LOSS_STREAK: Reason.ValueType  # 77
+"""Too many trades in a row were closed at a loss: nothing is opened for as long as the limit's window is."""
+REASON_AGENT_SILENCE: Reason.ValueType  # 78
+"""Nothing was heard from the strategy for too long while orders of it work."""
 REASON_DUPLICATE_ORDER: Reason.ValueType  # 45
 """The same order was approved under another id within the window, as often as is allowed."""
+REASON_SELF_MATCH: Reason.ValueType  # 79
+"""It would trade with an open order of the same account."""
 REASON_OPEN_ORDERS: Reason.ValueType  # 46
 """Too many open orders, those in flight counted."""
 REASON_ORDER_QUANTITY: Reason.ValueType  # 28
@@ -299,14 +379,42 @@ REASON_BETA_EXPOSURE: Reason.ValueType  # 54
 """Beta-weighted net exposure at the worse end of the open orders is over its limit."""
 REASON_CONCENTRATION: Reason.ValueType  # 32
 """The exposure to one issuer, as a share of equity, is over its limit."""
+REASON_CLUSTER_EXPOSURE: Reason.ValueType  # 106
+"""The exposure to instruments that move together, as a share of equity, is over its limit."""
 REASON_LEVERAGE: Reason.ValueType  # 33
 """Gross exposure over equity is over its limit."""
+REASON_MARGIN: Reason.ValueType  # 90
+"""The margin that positions and open orders require, with this order and fees, is over its share of what is free."""
+REASON_DELTA: Reason.ValueType  # 92
+"""Delta in base currency, net or of one underlying, at the worse end of the open orders is over its cap."""
+REASON_GAMMA: Reason.ValueType  # 93
+"""Gamma, net or of one underlying, at the worse end of the open orders is over its cap."""
+REASON_THETA: Reason.ValueType  # 94
+"""Theta a day, net or of one underlying, at the worse end of the open orders is over its cap."""
+REASON_VEGA: Reason.ValueType  # 95
+"""Vega, net or of one underlying, at the worse end of the open orders is over its cap."""
+REASON_DAILY_LOSS: Reason.ValueType  # 60
+"""The loss of the session, confirmed over several marks, is over its limit."""
+REASON_WEEKLY_LOSS: Reason.ValueType  # 61
+"""The loss of the last five sessions, the open one included, is over its limit."""
+REASON_DRAWDOWN: Reason.ValueType  # 62
+"""The fall from the high-water mark is over its limit."""
+REASON_DRAWDOWN_BREAKER: Reason.ValueType  # 63
+"""The drawdown breaker is at its third level, or cools down: positions may be reduced, not opened."""
+REASON_PROFIT: Reason.ValueType  # 64
+"""The profit of the session is over its bound."""
 REASON_VAR: Reason.ValueType  # 34
 """Value at risk with this order and all open ones is over its limit."""
 REASON_EXPECTED_SHORTFALL: Reason.ValueType  # 35
 """Expected shortfall with this order and all open ones is over its limit."""
 REASON_STRESS_LOSS: Reason.ValueType  # 36
 """The loss in the worst stress scenario, with this order and all open ones, is over its limit."""
+REASON_RISK_BUDGET: Reason.ValueType  # 91
+"""What positions contribute to the VaR that is budgeted, with this order and all open ones, is over their budget."""
+REASON_VOLATILITY: Reason.ValueType  # 105
+"""The volatility of the book, whichever open orders fill, is over its limit."""
+REASON_STRATEGY_CORRELATION: Reason.ValueType  # 107
+"""The strategy's book would move too much like that of another strategy of the account."""
 REASON_BASKET_LEG_REFUSED: Reason.ValueType  # 37
 """Another leg of an all-or-none basket was refused; this one was in order."""
 REASON_NOT_A_REDUCTION: Reason.ValueType  # 38

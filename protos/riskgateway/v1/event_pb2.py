@@ -26,17 +26,21 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ariskgateway/v1/event.proto\x12\x0eriskgateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x02\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.riskgateway.v1.EventKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etime_uncertain\x18\x05 \x01(\x08\x12\x30\n\rwindow_before\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cwindow_after\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07symbols\x18\x08 \x03(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\t \x01(\x01\x12\x10\n\x03gap\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06source\x18\x0b \x01(\t\x12\x10\n\x08official\x18\x0c \x01(\x08\x12\x11\n\tcancelled\x18\r \x01(\x08\x42\x06\n\x04_gap\"o\n\x0b\x45ventSource\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x30\n\x0csuccess_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05stale\x18\x03 \x01(\x08\x12\x0f\n\x07message\x18\x04 \x01(\t*\xa2\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45VENT_KIND_CENTRAL_BANK\x10\x01\x12\x16\n\x12\x45VENT_KIND_RELEASE\x10\x02\x12\x17\n\x13\x45VENT_KIND_EARNINGS\x10\x03\x12\x15\n\x11\x45VENT_KIND_MARKET\x10\x04\x12\x14\n\x10\x45VENT_KIND_OTHER\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ariskgateway/v1/event.proto\x12\x0eriskgateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x03\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.riskgateway.v1.EventKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etime_uncertain\x18\x05 \x01(\x08\x12\x30\n\rwindow_before\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cwindow_after\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07symbols\x18\x08 \x03(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\t \x01(\x01\x12\x10\n\x03gap\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06source\x18\x0b \x01(\t\x12\x10\n\x08official\x18\x0c \x01(\x08\x12\x11\n\tcancelled\x18\r \x01(\x08\x12\x12\n\nevent_type\x18\x0e \x01(\t\x12\x0c\n\x04\x64\x61te\x18\x0f \x01(\t\x12/\n\x0blatest_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\n\x04_gap\"o\n\x0b\x45ventSource\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x30\n\x0csuccess_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05stale\x18\x03 \x01(\x08\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xc9\x02\n\rUpcomingEvent\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61te\x18\x03 \x01(\t\x12\x12\n\ndays_until\x18\x04 \x01(\x05\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x06 \x01(\t\x12\x0c\n\x04name\x18\x07 \x01(\t\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11window_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fwindow_end_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etime_uncertain\x18\x0b \x01(\x08\x12\x0e\n\x06source\x18\x0c \x01(\t\"\xa4\x01\n\x0c\x45ventOutlook\x12\x36\n\x0fupcoming_events\x18\x01 \x03(\x0b\x32\x1d.riskgateway.v1.UpcomingEvent\x12\x12\n\nrisk_level\x18\x02 \x01(\t\x12\x1a\n\x12recommended_action\x18\x03 \x01(\t\x12,\n\x07sources\x18\x04 \x03(\x0b\x32\x1b.riskgateway.v1.EventSource*\xa2\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45VENT_KIND_CENTRAL_BANK\x10\x01\x12\x16\n\x12\x45VENT_KIND_RELEASE\x10\x02\x12\x17\n\x13\x45VENT_KIND_EARNINGS\x10\x03\x12\x15\n\x11\x45VENT_KIND_MARKET\x10\x04\x12\x14\n\x10\x45VENT_KIND_OTHER\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'riskgateway.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENTKIND']._serialized_start=591
-  _globals['_EVENTKIND']._serialized_end=753
+  _globals['_EVENTKIND']._serialized_start=1173
+  _globals['_EVENTKIND']._serialized_end=1335
   _globals['_EVENT']._serialized_start=112
-  _globals['_EVENT']._serialized_end=475
-  _globals['_EVENTSOURCE']._serialized_start=477
-  _globals['_EVENTSOURCE']._serialized_end=588
+  _globals['_EVENT']._serialized_end=558
+  _globals['_EVENTSOURCE']._serialized_start=560
+  _globals['_EVENTSOURCE']._serialized_end=671
+  _globals['_UPCOMINGEVENT']._serialized_start=674
+  _globals['_UPCOMINGEVENT']._serialized_end=1003
+  _globals['_EVENTOUTLOOK']._serialized_start=1006
+  _globals['_EVENTOUTLOOK']._serialized_end=1170
 # @@protoc_insertion_point(module_scope)

@@ -80,6 +80,9 @@ class Event(google.protobuf.message.Message):
     SOURCE_FIELD_NUMBER: builtins.int
     OFFICIAL_FIELD_NUMBER: builtins.int
     CANCELLED_FIELD_NUMBER: builtins.int
+    EVENT_TYPE_FIELD_NUMBER: builtins.int
+    DATE_FIELD_NUMBER: builtins.int
+    LATEST_TIME_FIELD_NUMBER: builtins.int
     event_id: builtins.str
     """Its id, 1 to 128 characters, unique over all sources: the key of an upsert."""
     kind: Global___EventKind.ValueType
@@ -89,7 +92,9 @@ class Event(google.protobuf.message.Message):
     time_uncertain: builtins.bool
     """Only the day is known, so the window covers all of it."""
     factor: builtins.float
-    """Factor on bounds within the window, 0 to 1; more than 1 is INVALID_ARGUMENT."""
+    """Factor on bounds within the window, above 0, at most 1; more is INVALID_ARGUMENT. 0 on input: what the rule of its
+    type says; on output the least that it says, 1 where it scales nothing.
+    """
     gap: builtins.float
     """Loss on a gap through it as a fraction of the price, 0 to 1, by symbols reached; absent: no gap scenario."""
     source: builtins.str
@@ -98,21 +103,33 @@ class Event(google.protobuf.message.Message):
     """The source is the one that makes the event, and wins over vendors."""
     cancelled: builtins.bool
     """Called off: kept for the record and without effect."""
+    event_type: builtins.str
+    """Its type, by which a rule of the configuration is chosen: "earnings", "fomc", "cpi", "nfp", "fed_speaker" or any name
+    of at most 64 characters. Empty on input: "central_bank", "release", "earnings", "market" or "other", by `kind`.
+    """
+    date: builtins.str
+    """Where it happens, YYYY-MM-DD. Empty on input: of event_time in UTC."""
     @property
     def event_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it happens. With `time_uncertain` the start of the day in the source's zone."""
+        """When it happens. With `time_uncertain` the earliest that it may: of a day its start in the source's zone, of earnings
+        the close of the session before.
+        """
 
     @property
     def window_before(self) -> google.protobuf.duration_pb2.Duration:
-        """Bounds are scaled from this long before it, 0 or more."""
+        """Bounds are scaled from this long before it, 0 or more. Absent on input: as long as the rule of its type says."""
 
     @property
     def window_after(self) -> google.protobuf.duration_pb2.Duration:
-        """Until this long after it, 0 or more."""
+        """Until this long after it, 0 or more. Absent on input: as long as the rule of its type says."""
 
     @property
     def symbols(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Symbols it reaches; empty: all."""
+
+    @property
+    def latest_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """With `time_uncertain` the latest that it may happen. Absent on input: a day after event_time."""
 
     def __init__(
         self,
@@ -130,9 +147,12 @@ class Event(google.protobuf.message.Message):
         source: builtins.str = ...,
         official: builtins.bool = ...,
         cancelled: builtins.bool = ...,
+        event_type: builtins.str = ...,
+        date: builtins.str = ...,
+        latest_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_gap", b"_gap", "event_time", b"event_time", "gap", b"gap", "window_after", b"window_after", "window_before", b"window_before"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_gap", b"_gap", "cancelled", b"cancelled", "event_id", b"event_id", "event_time", b"event_time", "factor", b"factor", "gap", b"gap", "kind", b"kind", "name", b"name", "official", b"official", "source", b"source", "symbols", b"symbols", "time_uncertain", b"time_uncertain", "window_after", b"window_after", "window_before", b"window_before"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_gap", b"_gap", "event_time", b"event_time", "gap", b"gap", "latest_time", b"latest_time", "window_after", b"window_after", "window_before", b"window_before"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_gap", b"_gap", "cancelled", b"cancelled", "date", b"date", "event_id", b"event_id", "event_time", b"event_time", "event_type", b"event_type", "factor", b"factor", "gap", b"gap", "kind", b"kind", "latest_time", b"latest_time", "name", b"name", "official", b"official", "source", b"source", "symbols", b"symbols", "time_uncertain", b"time_uncertain", "window_after", b"window_after", "window_before", b"window_before"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_gap", b"_gap"]) -> typing.Literal["gap"] | None: ...
 
 Global___Event: typing_extensions.TypeAlias = Event
@@ -169,3 +189,110 @@ class EventSource(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["message", b"message", "source", b"source", "stale", b"stale", "success_time", b"success_time"]) -> None: ...
 
 Global___EventSource: typing_extensions.TypeAlias = EventSource
+
+@typing.final
+class UpcomingEvent(google.protobuf.message.Message):
+    """An event on a symbol, and what its rule does about it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: builtins.int
+    EVENT_TYPE_FIELD_NUMBER: builtins.int
+    DATE_FIELD_NUMBER: builtins.int
+    DAYS_UNTIL_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    EVENT_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    EVENT_TIME_FIELD_NUMBER: builtins.int
+    WINDOW_START_TIME_FIELD_NUMBER: builtins.int
+    WINDOW_END_TIME_FIELD_NUMBER: builtins.int
+    TIME_UNCERTAIN_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    symbol: builtins.str
+    """Symbol; "*": all."""
+    event_type: builtins.str
+    """Its type, as in Event."""
+    date: builtins.str
+    """Where it happens, YYYY-MM-DD."""
+    days_until: builtins.int
+    """Calendar days from today in UTC, 0 or more; 0 also where its window is open."""
+    action: builtins.str
+    """What its rule does in its window, the strictest: "FLATTEN" (recommended, not done), "BLOCK_NEW_ENTRIES", "TIGHTEN",
+    "ALERT" or "NONE".
+    """
+    event_id: builtins.str
+    """The event."""
+    name: builtins.str
+    """Its name for people."""
+    time_uncertain: builtins.bool
+    """Its hour is not known, and its window wider for that."""
+    source: builtins.str
+    """Whose word it is."""
+    @property
+    def event_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it happens, at the earliest."""
+
+    @property
+    def window_start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When its window opens, included."""
+
+    @property
+    def window_end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When its window closes, excluded."""
+
+    def __init__(
+        self,
+        *,
+        symbol: builtins.str = ...,
+        event_type: builtins.str = ...,
+        date: builtins.str = ...,
+        days_until: builtins.int = ...,
+        action: builtins.str = ...,
+        event_id: builtins.str = ...,
+        name: builtins.str = ...,
+        event_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        window_start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        window_end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        time_uncertain: builtins.bool = ...,
+        source: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["event_time", b"event_time", "window_end_time", b"window_end_time", "window_start_time", b"window_start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "date", b"date", "days_until", b"days_until", "event_id", b"event_id", "event_time", b"event_time", "event_type", b"event_type", "name", b"name", "source", b"source", "symbol", b"symbol", "time_uncertain", b"time_uncertain", "window_end_time", b"window_end_time", "window_start_time", b"window_start_time"]) -> None: ...
+
+Global___UpcomingEvent: typing_extensions.TypeAlias = UpcomingEvent
+
+@typing.final
+class EventOutlook(google.protobuf.message.Message):
+    """What lies ahead."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UPCOMING_EVENTS_FIELD_NUMBER: builtins.int
+    RISK_LEVEL_FIELD_NUMBER: builtins.int
+    RECOMMENDED_ACTION_FIELD_NUMBER: builtins.int
+    SOURCES_FIELD_NUMBER: builtins.int
+    risk_level: builtins.str
+    """"LOW"; "MODERATE": an event within a day; "HIGH": a window is open, or a calendar was never read; "CRITICAL": a window
+    is open whose rule recommends to flatten.
+    """
+    recommended_action: builtins.str
+    """The strictest action of the open windows; "WATCH" where the next opens within a day; else "NONE"."""
+    @property
+    def upcoming_events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___UpcomingEvent]:
+        """Events whose window is open or opens within the configured horizon, earliest first, at most 100."""
+
+    @property
+    def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EventSource]:
+        """How the feeds stand."""
+
+    def __init__(
+        self,
+        *,
+        upcoming_events: collections.abc.Iterable[Global___UpcomingEvent] | None = ...,
+        risk_level: builtins.str = ...,
+        recommended_action: builtins.str = ...,
+        sources: collections.abc.Iterable[Global___EventSource] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["recommended_action", b"recommended_action", "risk_level", b"risk_level", "sources", b"sources", "upcoming_events", b"upcoming_events"]) -> None: ...
+
+Global___EventOutlook: typing_extensions.TypeAlias = EventOutlook

@@ -44,6 +44,10 @@ class _AssetClassEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """Bonds, stressed by their duration."""
     ASSET_CLASS_CREDIT: _AssetClass.ValueType  # 6
     """Credit, stressed by its spread duration."""
+    ASSET_CLASS_OPTION: _AssetClass.ValueType  # 7
+    """Options with the premium paid at once, revalued in full under every scenario: `option`, `underlying` and `expiry_date`
+    are required.
+    """
 
 class AssetClass(_AssetClass, metaclass=_AssetClassEnumTypeWrapper):
     """Kind of an instrument; decides how it is valued and which stress factor reaches it by default."""
@@ -62,7 +66,83 @@ ASSET_CLASS_BOND: AssetClass.ValueType  # 5
 """Bonds, stressed by their duration."""
 ASSET_CLASS_CREDIT: AssetClass.ValueType  # 6
 """Credit, stressed by its spread duration."""
+ASSET_CLASS_OPTION: AssetClass.ValueType  # 7
+"""Options with the premium paid at once, revalued in full under every scenario: `option`, `underlying` and `expiry_date`
+are required.
+"""
 Global___AssetClass: typing_extensions.TypeAlias = AssetClass
+
+class _OptionRight:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _OptionRightEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_OptionRight.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    OPTION_RIGHT_UNSPECIFIED: _OptionRight.ValueType  # 0
+    """Not given: INVALID_ARGUMENT on input."""
+    OPTION_RIGHT_CALL: _OptionRight.ValueType  # 1
+    """Buy it."""
+    OPTION_RIGHT_PUT: _OptionRight.ValueType  # 2
+    """Sell it."""
+
+class OptionRight(_OptionRight, metaclass=_OptionRightEnumTypeWrapper):
+    """What the holder of an option may do with its underlying at the strike."""
+
+OPTION_RIGHT_UNSPECIFIED: OptionRight.ValueType  # 0
+"""Not given: INVALID_ARGUMENT on input."""
+OPTION_RIGHT_CALL: OptionRight.ValueType  # 1
+"""Buy it."""
+OPTION_RIGHT_PUT: OptionRight.ValueType  # 2
+"""Sell it."""
+Global___OptionRight: typing_extensions.TypeAlias = OptionRight
+
+class _OptionStyle:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _OptionStyleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_OptionStyle.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    OPTION_STYLE_UNSPECIFIED: _OptionStyle.ValueType  # 0
+    """Not given: INVALID_ARGUMENT on input."""
+    OPTION_STYLE_EUROPEAN: _OptionStyle.ValueType  # 1
+    """At the expiry alone."""
+    OPTION_STYLE_AMERICAN: _OptionStyle.ValueType  # 2
+    """At any time until the expiry."""
+
+class OptionStyle(_OptionStyle, metaclass=_OptionStyleEnumTypeWrapper):
+    """When the holder of an option may exercise it."""
+
+OPTION_STYLE_UNSPECIFIED: OptionStyle.ValueType  # 0
+"""Not given: INVALID_ARGUMENT on input."""
+OPTION_STYLE_EUROPEAN: OptionStyle.ValueType  # 1
+"""At the expiry alone."""
+OPTION_STYLE_AMERICAN: OptionStyle.ValueType  # 2
+"""At any time until the expiry."""
+Global___OptionStyle: typing_extensions.TypeAlias = OptionStyle
+
+class _OptionModel:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _OptionModelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_OptionModel.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    OPTION_MODEL_UNSPECIFIED: _OptionModel.ValueType  # 0
+    """Not given: INVALID_ARGUMENT on input."""
+    OPTION_MODEL_BLACK_SCHOLES_MERTON: _OptionModel.ValueType  # 1
+    """On a spot (share, index, currency pair, coin): carry is rate minus dividend yield."""
+    OPTION_MODEL_BLACK_76: _OptionModel.ValueType  # 2
+    """On a future: no carry; the premium is paid at once and discounted. The underlying has to be a future."""
+
+class OptionModel(_OptionModel, metaclass=_OptionModelEnumTypeWrapper):
+    """What an option's underlying costs to carry until the expiry, and so which formula prices it."""
+
+OPTION_MODEL_UNSPECIFIED: OptionModel.ValueType  # 0
+"""Not given: INVALID_ARGUMENT on input."""
+OPTION_MODEL_BLACK_SCHOLES_MERTON: OptionModel.ValueType  # 1
+"""On a spot (share, index, currency pair, coin): carry is rate minus dividend yield."""
+OPTION_MODEL_BLACK_76: OptionModel.ValueType  # 2
+"""On a future: no carry; the premium is paid at once and discounted. The underlying has to be a future."""
+Global___OptionModel: typing_extensions.TypeAlias = OptionModel
 
 class _MarketPhase:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -103,6 +183,61 @@ MARKET_PHASE_HALTED: MarketPhase.ValueType  # 5
 MARKET_PHASE_CLOSED: MarketPhase.ValueType  # 6
 """Outside trading hours."""
 Global___MarketPhase: typing_extensions.TypeAlias = MarketPhase
+
+@typing.final
+class OptionTerms(google.protobuf.message.Message):
+    """The contract of an option and what pricing it needs besides prices. Strike, right, style and model never change, nor do
+    the underlying and the expiry of an option.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRIKE_FIELD_NUMBER: builtins.int
+    RIGHT_FIELD_NUMBER: builtins.int
+    STYLE_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    DIVIDEND_YIELD_FIELD_NUMBER: builtins.int
+    RATE_FIELD_NUMBER: builtins.int
+    VOLATILITY_FIELD_NUMBER: builtins.int
+    strike: builtins.float
+    """In the instrument's currency per unit of the underlying, more than 0."""
+    right: Global___OptionRight.ValueType
+    """Call or put, required."""
+    style: Global___OptionStyle.ValueType
+    """European or American, required."""
+    model: Global___OptionModel.ValueType
+    """Which formula prices it, required."""
+    dividend_yield: builtins.float
+    """Dividend yield, continuously compounded, a fraction a year (0.02 is 2 %), from -1 to 1; of a currency pair the foreign
+    rate. 0: pays none, required of BLACK_76.
+    """
+    rate: builtins.float
+    """Risk-free rate to the expiry, continuously compounded, a fraction a year, from -1 to 1; absent: the configured rate of
+    its currency. Without either the option can't be valued, and risk limits reject opening orders in it.
+    """
+    volatility: builtins.float
+    """Volatility a year, a fraction (0.2 is 20 %), more than 0, at most 10: used where the prices of the option and its
+    underlying imply none; absent: then the option can't be valued, and risk limits reject opening orders in it.
+    """
+    def __init__(
+        self,
+        *,
+        strike: builtins.float = ...,
+        right: Global___OptionRight.ValueType = ...,
+        style: Global___OptionStyle.ValueType = ...,
+        model: Global___OptionModel.ValueType = ...,
+        dividend_yield: builtins.float = ...,
+        rate: builtins.float | None = ...,
+        volatility: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_rate", b"_rate", "_volatility", b"_volatility", "rate", b"rate", "volatility", b"volatility"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_rate", b"_rate", "_volatility", b"_volatility", "dividend_yield", b"dividend_yield", "model", b"model", "rate", b"rate", "right", b"right", "strike", b"strike", "style", b"style", "volatility", b"volatility"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rate", b"_rate"]) -> typing.Literal["rate"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_volatility", b"_volatility"]) -> typing.Literal["volatility"] | None: ...
+
+Global___OptionTerms: typing_extensions.TypeAlias = OptionTerms
 
 @typing.final
 class Instrument(google.protobuf.message.Message):
@@ -146,6 +281,8 @@ class Instrument(google.protobuf.message.Message):
     AVERAGE_DAILY_QUANTITY_FIELD_NUMBER: builtins.int
     BETA_FIELD_NUMBER: builtins.int
     REPLACES_ATOMICALLY_FIELD_NUMBER: builtins.int
+    OPTION_FIELD_NUMBER: builtins.int
+    INITIAL_MARGIN_FIELD_NUMBER: builtins.int
     symbol: builtins.str
     """Its name, 1 to 64 characters, unique."""
     asset_class: Global___AssetClass.ValueType
@@ -163,7 +300,7 @@ class Instrument(google.protobuf.message.Message):
     issuer: builtins.str
     """Issuer, for concentration; empty: the symbol."""
     underlying: builtins.str
-    """Underlying it moves with; empty: the symbol."""
+    """Underlying it moves with; empty: the symbol. Required of an option: a symbol, or a series of the price history."""
     duration: builtins.float
     """Modified duration in years; 0 for what has none. Bonds: P&L = -duration x change of yield x value."""
     spread_duration: builtins.float
@@ -175,7 +312,7 @@ class Instrument(google.protobuf.message.Message):
     tradeable: builtins.bool
     """All orders are refused when false, reductions too: a permission is no limit; absent: true."""
     expiry_date: builtins.str
-    """Last day on which it trades, YYYY-MM-DD; empty: none."""
+    """Last day on which it trades, YYYY-MM-DD; empty: none. Required of an option, which expires then, at 21:00 UTC."""
     quantity_min: builtins.float
     """Least quantity of an order, in units, 0 or more; 0: one lot. True reductions are exempt."""
     average_daily_quantity: builtins.float
@@ -188,9 +325,15 @@ class Instrument(google.protobuf.message.Message):
     """Whether its venue replaces an order in one step, so that the old and the new one are never both there (FIX cancel and
     replace). Then what both can fill is reserved once, else one beside the other. Absent: false, which is always safe.
     """
+    initial_margin: builtins.float
+    """What a lot requires, held or sold short, in `currency`, 0 or more; 0: the limit set's rate of its value. Futures."""
     @property
     def factors(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Sensitivity to stress factors by name, which wins over the lookup by name and by asset class; 1 follows one to one."""
+
+    @property
+    def option(self) -> Global___OptionTerms:
+        """Required of options, absent for everything else."""
 
     def __init__(
         self,
@@ -215,13 +358,17 @@ class Instrument(google.protobuf.message.Message):
         average_daily_quantity: builtins.float = ...,
         beta: builtins.float | None = ...,
         replaces_atomically: builtins.bool = ...,
+        option: Global___OptionTerms | None = ...,
+        initial_margin: builtins.float = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_beta", b"_beta", "_multiplier", b"_multiplier", "_tradeable", b"_tradeable", "beta", b"beta", "multiplier", b"multiplier", "tradeable", b"tradeable"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_beta", b"_beta", "_multiplier", b"_multiplier", "_tradeable", b"_tradeable", "asset_class", b"asset_class", "average_daily_quantity", b"average_daily_quantity", "beta", b"beta", "currency", b"currency", "duration", b"duration", "expiry_date", b"expiry_date", "factors", b"factors", "issuer", b"issuer", "lot_size", b"lot_size", "multiplier", b"multiplier", "proxy", b"proxy", "quantity_min", b"quantity_min", "replaces_atomically", b"replaces_atomically", "sector", b"sector", "spread", b"spread", "spread_duration", b"spread_duration", "symbol", b"symbol", "tick_size", b"tick_size", "tradeable", b"tradeable", "underlying", b"underlying"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_beta", b"_beta", "_multiplier", b"_multiplier", "_option", b"_option", "_tradeable", b"_tradeable", "beta", b"beta", "multiplier", b"multiplier", "option", b"option", "tradeable", b"tradeable"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_beta", b"_beta", "_multiplier", b"_multiplier", "_option", b"_option", "_tradeable", b"_tradeable", "asset_class", b"asset_class", "average_daily_quantity", b"average_daily_quantity", "beta", b"beta", "currency", b"currency", "duration", b"duration", "expiry_date", b"expiry_date", "factors", b"factors", "initial_margin", b"initial_margin", "issuer", b"issuer", "lot_size", b"lot_size", "multiplier", b"multiplier", "option", b"option", "proxy", b"proxy", "quantity_min", b"quantity_min", "replaces_atomically", b"replaces_atomically", "sector", b"sector", "spread", b"spread", "spread_duration", b"spread_duration", "symbol", b"symbol", "tick_size", b"tick_size", "tradeable", b"tradeable", "underlying", b"underlying"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_beta", b"_beta"]) -> typing.Literal["beta"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_multiplier", b"_multiplier"]) -> typing.Literal["multiplier"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_option", b"_option"]) -> typing.Literal["option"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_tradeable", b"_tradeable"]) -> typing.Literal["tradeable"] | None: ...
 

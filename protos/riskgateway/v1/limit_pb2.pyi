@@ -52,6 +52,66 @@ LIMIT_MODE_SHADOW: LimitMode.ValueType  # 2
 """It is evaluated, listed and counted, and changes no decision."""
 Global___LimitMode: typing_extensions.TypeAlias = LimitMode
 
+class _RegimeMethod:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RegimeMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RegimeMethod.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    REGIME_METHOD_UNSPECIFIED: _RegimeMethod.ValueType  # 0
+    """Not at all."""
+    REGIME_METHOD_EWMA: _RegimeMethod.ValueType  # 1
+    """Where today's EWMA forecast ranks among those of the lookback."""
+    REGIME_METHOD_GARCH: _RegimeMethod.ValueType  # 2
+    """The same of a fitted GARCH(1,1)."""
+    REGIME_METHOD_MARKOV: _RegimeMethod.ValueType  # 3
+    """The filtered probability of the more volatile of two fitted states."""
+
+class RegimeMethod(_RegimeMethod, metaclass=_RegimeMethodEnumTypeWrapper):
+    """How the market's volatility regime is told, from the daily returns in the risk model."""
+
+REGIME_METHOD_UNSPECIFIED: RegimeMethod.ValueType  # 0
+"""Not at all."""
+REGIME_METHOD_EWMA: RegimeMethod.ValueType  # 1
+"""Where today's EWMA forecast ranks among those of the lookback."""
+REGIME_METHOD_GARCH: RegimeMethod.ValueType  # 2
+"""The same of a fitted GARCH(1,1)."""
+REGIME_METHOD_MARKOV: RegimeMethod.ValueType  # 3
+"""The filtered probability of the more volatile of two fitted states."""
+Global___RegimeMethod: typing_extensions.TypeAlias = RegimeMethod
+
+class _LossStatus:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LossStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LossStatus.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LOSS_STATUS_UNSPECIFIED: _LossStatus.ValueType  # 0
+    """No loss limit is armed."""
+    LOSS_STATUS_OK: _LossStatus.ValueType  # 1
+    """Below 80 % of every loss limit and below its warning level."""
+    LOSS_STATUS_WARNING: _LossStatus.ValueType  # 2
+    """At or over 80 % of a loss limit, or its warning level."""
+    LOSS_STATUS_UNEVALUABLE: _LossStatus.ValueType  # 3
+    """A loss cannot be computed; opening orders in the scope of its limit are refused."""
+    LOSS_STATUS_BREACHED: _LossStatus.ValueType  # 4
+    """Over a loss limit, confirmed over the policy's number of marks."""
+
+class LossStatus(_LossStatus, metaclass=_LossStatusEnumTypeWrapper):
+    """How an account stands against its loss limits, in order of strictness."""
+
+LOSS_STATUS_UNSPECIFIED: LossStatus.ValueType  # 0
+"""No loss limit is armed."""
+LOSS_STATUS_OK: LossStatus.ValueType  # 1
+"""Below 80 % of every loss limit and below its warning level."""
+LOSS_STATUS_WARNING: LossStatus.ValueType  # 2
+"""At or over 80 % of a loss limit, or its warning level."""
+LOSS_STATUS_UNEVALUABLE: LossStatus.ValueType  # 3
+"""A loss cannot be computed; opening orders in the scope of its limit are refused."""
+LOSS_STATUS_BREACHED: LossStatus.ValueType  # 4
+"""Over a loss limit, confirmed over the policy's number of marks."""
+Global___LossStatus: typing_extensions.TypeAlias = LossStatus
+
 class _LimitStatus:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -106,7 +166,8 @@ class Limit(google.protobuf.message.Message):
     measure: builtins.str
     """Name of the measure, e.g. "order_quantity", "position", "leverage", "var_99". Unknown: INVALID_ARGUMENT."""
     scope: builtins.str
-    """Kind of thing it is applied to: "firm", "account", "strategy", "asset_class", "sector" or "symbol". One that the
+    """Kind of thing it is applied to: "firm", "account", "strategy", "asset_class", "sector", "symbol", or who stands
+    behind an order: "algo", "trader", "desk", "client", "venue", and then only what is counted order by order. One that the
     measure has no meaning in: INVALID_ARGUMENT.
     """
     match: builtins.str
@@ -170,6 +231,38 @@ class LimitPolicy(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class MarginRatesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class FeeRatesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     ORDER_TYPES_FIELD_NUMBER: builtins.int
     TIMES_IN_FORCE_FIELD_NUMBER: builtins.int
     MARKET_SLIPPAGE_FIELD_NUMBER: builtins.int
@@ -181,6 +274,25 @@ class LimitPolicy(google.protobuf.message.Message):
     ORDER_VALUE_MIN_FIELD_NUMBER: builtins.int
     GRADES_FIELD_NUMBER: builtins.int
     SHORT_SALES_MARKED_FIELD_NUMBER: builtins.int
+    UNDERLYING_MOVE_MAX_FIELD_NUMBER: builtins.int
+    IDENTITIES_REQUIRED_FIELD_NUMBER: builtins.int
+    LOSS_CONFIRMATIONS_FIELD_NUMBER: builtins.int
+    BREAKER_FIELD_NUMBER: builtins.int
+    VOLATILITY_TARGET_FIELD_NUMBER: builtins.int
+    VOLATILITY_SCALE_MIN_FIELD_NUMBER: builtins.int
+    VOLATILITY_REGIME_FIELD_NUMBER: builtins.int
+    REGIME_FACTORS_FIELD_NUMBER: builtins.int
+    CLUSTER_CORRELATION_FIELD_NUMBER: builtins.int
+    MARGIN_RATES_FIELD_NUMBER: builtins.int
+    FEE_RATES_FIELD_NUMBER: builtins.int
+    CASH_HAIRCUT_FIELD_NUMBER: builtins.int
+    BUDGET_VAR_LIMIT_FIELD_NUMBER: builtins.int
+    BUDGET_CONFIDENCE_FIELD_NUMBER: builtins.int
+    BUDGET_HEADROOM_MIN_FIELD_NUMBER: builtins.int
+    GREEKS_CUT_AT_FIELD_NUMBER: builtins.int
+    FLATTEN_VOLUME_SHARE_FIELD_NUMBER: builtins.int
+    FLATTEN_SPREAD_MAX_FIELD_NUMBER: builtins.int
+    FLATTEN_INTERVAL_FIELD_NUMBER: builtins.int
     market_slippage: builtins.float
     """A market buy is valued at ask x (1 + this), a decimal share, 0 or more."""
     model_price_lag_days_max: builtins.int
@@ -194,6 +306,43 @@ class LimitPolicy(google.protobuf.message.Message):
     short_sales_marked: builtins.bool
     """Whether a SIDE_SELL of an equity that could lead the account below zero, once the open sells have filled, is refused
     unless it is marked SIDE_SELL_SHORT.
+    """
+    underlying_move_max: builtins.float
+    """How far, as a decimal share and 0 or more, an underlying may have moved since the risk model valued an option on it:
+    beyond that the option opens no position until it is valued anew. Absent: 0.03.
+    """
+    loss_confirmations: builtins.int
+    """Over how many marks of each symbol a loss, a drawdown or a profit must hold before it counts, 1 to 5. 0: 3."""
+    volatility_target: builtins.float
+    """Volatility a year, a decimal share and more than 0, that the bounds on exposure are meant for: where a book of the
+    account's composition, as large as its equity, moves more, they are multiplied by this over its volatility. Absent:
+    they are not.
+    """
+    volatility_scale_min: builtins.float
+    """The least factor of `volatility_target`, more than 0, at most 1. Absent: 0.25."""
+    volatility_regime: Global___RegimeMethod.ValueType
+    """By what the market's volatility regime is told, which tightens bounds on exposure and tails."""
+    cluster_correlation: builtins.float
+    """Correlation of daily returns, in size, from which on instruments count as one in `cluster_exposure`, more than 0, at
+    most 1. Absent: 0.7.
+    """
+    cash_haircut: builtins.float
+    """Share from 0 to 1 by which cash in other currencies than the account's counts less, and debts in them more."""
+    budget_var_limit: builtins.float
+    """The VaR that risk budgets are shares of, as a decimal share of equity, more than 0. Absent: 0.05."""
+    budget_confidence: builtins.float
+    """Confidence of that VaR, more than 0.5, less than 1. Absent: 0.95."""
+    budget_headroom_min: builtins.float
+    """Share of the budget, from 0 to 1, that has to be left where risk may be added. Absent: 0.05."""
+    greeks_cut_at: builtins.float
+    """From how many times a cap on a Greek on positions are cut back to it, 1 or more; absent: they are not."""
+    flatten_volume_share: builtins.float
+    """Share of an instrument's average daily quantity that one of the gateway's own flatten orders takes at most, more than
+    0; the next one follows when it is over. Absent: 0.01. Where that quantity is not known, one order closes it all.
+    """
+    flatten_spread_max: builtins.float
+    """Quoted spread as a share of the mark, more than 0, beyond which such an order gets smaller in proportion. Absent:
+    0.005.
     """
     @property
     def order_types(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[riskgateway.v1.order_pb2.OrderType.ValueType]:
@@ -219,6 +368,34 @@ class LimitPolicy(google.protobuf.message.Message):
     def grades(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Shares of a bound at which its use is told to a person, rising, each more than 0; empty: none is."""
 
+    @property
+    def identities_required(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Kinds of those who stand behind an order that it must name: "algo", "trader", "desk", "client", "venue"; without,
+        REASON_IDENTITY_MISSING.
+        """
+
+    @property
+    def breaker(self) -> Global___BreakerPolicy:
+        """The drawdown circuit breaker; absent: there is none. Not together with rows on `drawdown`."""
+
+    @property
+    def regime_factors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Factors of the elevated and of the high regime, more than 0, at most 1, not rising; empty: 0.75 and 0.5."""
+
+    @property
+    def margin_rates(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """Initial margin as a decimal share of value, 0 or more, by symbol or asset class ("equity"), for limits on margin; of
+        a written option the share of its underlying, 0.2 where it is not named. What is not named is paid in full.
+        """
+
+    @property
+    def fee_rates(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """What trading costs as a decimal share of the value, 0 or more, by symbol or asset class; not named: nothing."""
+
+    @property
+    def flatten_interval(self) -> google.protobuf.duration_pb2.Duration:
+        """From one such order in a position to the next, 0 or more. Absent: 60 s."""
+
     def __init__(
         self,
         *,
@@ -233,11 +410,103 @@ class LimitPolicy(google.protobuf.message.Message):
         order_value_min: builtins.float = ...,
         grades: collections.abc.Iterable[builtins.float] | None = ...,
         short_sales_marked: builtins.bool = ...,
+        underlying_move_max: builtins.float | None = ...,
+        identities_required: collections.abc.Iterable[builtins.str] | None = ...,
+        loss_confirmations: builtins.int = ...,
+        breaker: Global___BreakerPolicy | None = ...,
+        volatility_target: builtins.float | None = ...,
+        volatility_scale_min: builtins.float | None = ...,
+        volatility_regime: Global___RegimeMethod.ValueType = ...,
+        regime_factors: collections.abc.Iterable[builtins.float] | None = ...,
+        cluster_correlation: builtins.float | None = ...,
+        margin_rates: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        fee_rates: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        cash_haircut: builtins.float = ...,
+        budget_var_limit: builtins.float | None = ...,
+        budget_confidence: builtins.float | None = ...,
+        budget_headroom_min: builtins.float | None = ...,
+        greeks_cut_at: builtins.float | None = ...,
+        flatten_volume_share: builtins.float | None = ...,
+        flatten_spread_max: builtins.float | None = ...,
+        flatten_interval: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["mark_age_max", b"mark_age_max", "model_age_max", b"model_age_max", "valid_for_default", b"valid_for_default"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["grades", b"grades", "mark_age_max", b"mark_age_max", "market_slippage", b"market_slippage", "model_age_max", b"model_age_max", "model_lag_sessions_max", b"model_lag_sessions_max", "model_price_lag_days_max", b"model_price_lag_days_max", "order_types", b"order_types", "order_value_min", b"order_value_min", "short_sales_marked", b"short_sales_marked", "times_in_force", b"times_in_force", "valid_for_default", b"valid_for_default"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_budget_confidence", b"_budget_confidence", "_budget_headroom_min", b"_budget_headroom_min", "_budget_var_limit", b"_budget_var_limit", "_cluster_correlation", b"_cluster_correlation", "_flatten_spread_max", b"_flatten_spread_max", "_flatten_volume_share", b"_flatten_volume_share", "_greeks_cut_at", b"_greeks_cut_at", "_underlying_move_max", b"_underlying_move_max", "_volatility_scale_min", b"_volatility_scale_min", "_volatility_target", b"_volatility_target", "breaker", b"breaker", "budget_confidence", b"budget_confidence", "budget_headroom_min", b"budget_headroom_min", "budget_var_limit", b"budget_var_limit", "cluster_correlation", b"cluster_correlation", "flatten_interval", b"flatten_interval", "flatten_spread_max", b"flatten_spread_max", "flatten_volume_share", b"flatten_volume_share", "greeks_cut_at", b"greeks_cut_at", "mark_age_max", b"mark_age_max", "model_age_max", b"model_age_max", "underlying_move_max", b"underlying_move_max", "valid_for_default", b"valid_for_default", "volatility_scale_min", b"volatility_scale_min", "volatility_target", b"volatility_target"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_budget_confidence", b"_budget_confidence", "_budget_headroom_min", b"_budget_headroom_min", "_budget_var_limit", b"_budget_var_limit", "_cluster_correlation", b"_cluster_correlation", "_flatten_spread_max", b"_flatten_spread_max", "_flatten_volume_share", b"_flatten_volume_share", "_greeks_cut_at", b"_greeks_cut_at", "_underlying_move_max", b"_underlying_move_max", "_volatility_scale_min", b"_volatility_scale_min", "_volatility_target", b"_volatility_target", "breaker", b"breaker", "budget_confidence", b"budget_confidence", "budget_headroom_min", b"budget_headroom_min", "budget_var_limit", b"budget_var_limit", "cash_haircut", b"cash_haircut", "cluster_correlation", b"cluster_correlation", "fee_rates", b"fee_rates", "flatten_interval", b"flatten_interval", "flatten_spread_max", b"flatten_spread_max", "flatten_volume_share", b"flatten_volume_share", "grades", b"grades", "greeks_cut_at", b"greeks_cut_at", "identities_required", b"identities_required", "loss_confirmations", b"loss_confirmations", "margin_rates", b"margin_rates", "mark_age_max", b"mark_age_max", "market_slippage", b"market_slippage", "model_age_max", b"model_age_max", "model_lag_sessions_max", b"model_lag_sessions_max", "model_price_lag_days_max", b"model_price_lag_days_max", "order_types", b"order_types", "order_value_min", b"order_value_min", "regime_factors", b"regime_factors", "short_sales_marked", b"short_sales_marked", "times_in_force", b"times_in_force", "underlying_move_max", b"underlying_move_max", "valid_for_default", b"valid_for_default", "volatility_regime", b"volatility_regime", "volatility_scale_min", b"volatility_scale_min", "volatility_target", b"volatility_target"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_budget_confidence", b"_budget_confidence"]) -> typing.Literal["budget_confidence"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_budget_headroom_min", b"_budget_headroom_min"]) -> typing.Literal["budget_headroom_min"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_budget_var_limit", b"_budget_var_limit"]) -> typing.Literal["budget_var_limit"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cluster_correlation", b"_cluster_correlation"]) -> typing.Literal["cluster_correlation"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_flatten_spread_max", b"_flatten_spread_max"]) -> typing.Literal["flatten_spread_max"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_flatten_volume_share", b"_flatten_volume_share"]) -> typing.Literal["flatten_volume_share"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_greeks_cut_at", b"_greeks_cut_at"]) -> typing.Literal["greeks_cut_at"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_underlying_move_max", b"_underlying_move_max"]) -> typing.Literal["underlying_move_max"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_volatility_scale_min", b"_volatility_scale_min"]) -> typing.Literal["volatility_scale_min"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_volatility_target", b"_volatility_target"]) -> typing.Literal["volatility_target"] | None: ...
 
 Global___LimitPolicy: typing_extensions.TypeAlias = LimitPolicy
+
+@typing.final
+class BreakerPolicy(google.protobuf.message.Message):
+    """The drawdown circuit breaker: it scales bounds and cuts positions at L1 and L2, closes all at L3, cools down, and starts
+    to recover with a Resume that is given after that. Drawdowns are decimal shares of the peak, reached inclusive.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEVELS_FIELD_NUMBER: builtins.int
+    CUTS_FIELD_NUMBER: builtins.int
+    RELEASES_FIELD_NUMBER: builtins.int
+    COOLDOWN_SESSIONS_FIELD_NUMBER: builtins.int
+    RECOVERING_SESSIONS_FIELD_NUMBER: builtins.int
+    RECOVERY_DRAWDOWN_FIELD_NUMBER: builtins.int
+    cooldown_sessions: builtins.int
+    """Sessions of COOLDOWN, 1 to 60. Absent: 5."""
+    recovering_sessions: builtins.int
+    """Sessions over which bounds grow back, 0 to 60. Absent: 3."""
+    recovery_drawdown: builtins.float
+    """RECOVERING ends below this drawdown only, more than 0, at most the first level. Absent: 0.03."""
+    @property
+    def levels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Drawdowns of L1, L2 and L3: three, rising, between 0 and 1. Empty: 0.03, 0.05 and 0.08."""
+
+    @property
+    def cuts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Shares of each position that are cut at L1 and at L2: two, rising, between 0 and 1. Empty: 0.25 and 0.5."""
+
+    @property
+    def releases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Below the first L1 becomes NORMAL, below the second L2 becomes L1: two, rising. Empty: 0.015 and 0.03."""
+
+    def __init__(
+        self,
+        *,
+        levels: collections.abc.Iterable[builtins.float] | None = ...,
+        cuts: collections.abc.Iterable[builtins.float] | None = ...,
+        releases: collections.abc.Iterable[builtins.float] | None = ...,
+        cooldown_sessions: builtins.int | None = ...,
+        recovering_sessions: builtins.int | None = ...,
+        recovery_drawdown: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cooldown_sessions", b"_cooldown_sessions", "_recovering_sessions", b"_recovering_sessions", "_recovery_drawdown", b"_recovery_drawdown", "cooldown_sessions", b"cooldown_sessions", "recovering_sessions", b"recovering_sessions", "recovery_drawdown", b"recovery_drawdown"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cooldown_sessions", b"_cooldown_sessions", "_recovering_sessions", b"_recovering_sessions", "_recovery_drawdown", b"_recovery_drawdown", "cooldown_sessions", b"cooldown_sessions", "cuts", b"cuts", "levels", b"levels", "recovering_sessions", b"recovering_sessions", "recovery_drawdown", b"recovery_drawdown", "releases", b"releases"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cooldown_sessions", b"_cooldown_sessions"]) -> typing.Literal["cooldown_sessions"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_recovering_sessions", b"_recovering_sessions"]) -> typing.Literal["recovering_sessions"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_recovery_drawdown", b"_recovery_drawdown"]) -> typing.Literal["recovery_drawdown"] | None: ...
+
+Global___BreakerPolicy: typing_extensions.TypeAlias = BreakerPolicy
 
 @typing.final
 class LimitUse(google.protobuf.message.Message):

@@ -30,6 +30,34 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _ProposalState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ProposalStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ProposalState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PROPOSAL_STATE_UNSPECIFIED: _ProposalState.ValueType  # 0
+    """Never sent by a server."""
+    PROPOSAL_STATE_OPEN: _ProposalState.ValueType  # 1
+    """It waits. Where `base_limit_set` is not in force it can't be approved."""
+    PROPOSAL_STATE_APPROVED: _ProposalState.ValueType  # 2
+    """Its set was armed."""
+    PROPOSAL_STATE_REJECTED: _ProposalState.ValueType  # 3
+    """It was put aside."""
+
+class ProposalState(_ProposalState, metaclass=_ProposalStateEnumTypeWrapper):
+    """What became of a proposal."""
+
+PROPOSAL_STATE_UNSPECIFIED: ProposalState.ValueType  # 0
+"""Never sent by a server."""
+PROPOSAL_STATE_OPEN: ProposalState.ValueType  # 1
+"""It waits. Where `base_limit_set` is not in force it can't be approved."""
+PROPOSAL_STATE_APPROVED: ProposalState.ValueType  # 2
+"""Its set was armed."""
+PROPOSAL_STATE_REJECTED: ProposalState.ValueType  # 3
+"""It was put aside."""
+Global___ProposalState: typing_extensions.TypeAlias = ProposalState
+
 class _DifferenceKind:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -58,6 +86,101 @@ DIFFERENCE_KIND_CASH: DifferenceKind.ValueType  # 3
 """A balance of cash."""
 Global___DifferenceKind: typing_extensions.TypeAlias = DifferenceKind
 
+class _SettlementKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SettlementKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SettlementKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SETTLEMENT_KIND_UNSPECIFIED: _SettlementKind.ValueType  # 0
+    """Refused."""
+    SETTLEMENT_KIND_EXERCISE: _SettlementKind.ValueType  # 1
+    """A long option was exercised."""
+    SETTLEMENT_KIND_ASSIGNMENT: _SettlementKind.ValueType  # 2
+    """A short option was assigned."""
+    SETTLEMENT_KIND_EXPIRY: _SettlementKind.ValueType  # 3
+    """An option or a future expired."""
+
+class SettlementKind(_SettlementKind, metaclass=_SettlementKindEnumTypeWrapper):
+    """How a contract ended."""
+
+SETTLEMENT_KIND_UNSPECIFIED: SettlementKind.ValueType  # 0
+"""Refused."""
+SETTLEMENT_KIND_EXERCISE: SettlementKind.ValueType  # 1
+"""A long option was exercised."""
+SETTLEMENT_KIND_ASSIGNMENT: SettlementKind.ValueType  # 2
+"""A short option was assigned."""
+SETTLEMENT_KIND_EXPIRY: SettlementKind.ValueType  # 3
+"""An option or a future expired."""
+Global___SettlementKind: typing_extensions.TypeAlias = SettlementKind
+
+@typing.final
+class AdjustBudgetRequest(google.protobuf.message.Message):
+    """A loan to make, change or end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: builtins.int
+    LOAN_ID_FIELD_NUMBER: builtins.int
+    FROM_STRATEGY_FIELD_NUMBER: builtins.int
+    TO_STRATEGY_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    account: builtins.str
+    """Account, required."""
+    loan_id: builtins.str
+    """Id of the loan, 1 to 128 characters, unique in the account; required."""
+    from_strategy: builtins.str
+    """Strategy whose share it is, required."""
+    to_strategy: builtins.str
+    """Strategy that gets it, required."""
+    share: builtins.float
+    """Share of the account's whole budget, from 0 to 1; 0 ends the loan."""
+    reason: builtins.str
+    """Why, 1 to 1000 characters; required."""
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it ends by itself, excluded, in the future; absent: not by itself, which is how shares are weighed anew."""
+
+    def __init__(
+        self,
+        *,
+        account: builtins.str = ...,
+        loan_id: builtins.str = ...,
+        from_strategy: builtins.str = ...,
+        to_strategy: builtins.str = ...,
+        share: builtins.float = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["end_time", b"end_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "end_time", b"end_time", "from_strategy", b"from_strategy", "loan_id", b"loan_id", "reason", b"reason", "share", b"share", "to_strategy", b"to_strategy"]) -> None: ...
+
+Global___AdjustBudgetRequest: typing_extensions.TypeAlias = AdjustBudgetRequest
+
+@typing.final
+class AdjustBudgetResponse(google.protobuf.message.Message):
+    """The loan is as asked for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    DUPLICATE_FIELD_NUMBER: builtins.int
+    sequence: builtins.int
+    """Position of the record in the account's log, 1 or more; of the log's end where nothing changed."""
+    duplicate: builtins.bool
+    """It was so already."""
+    def __init__(
+        self,
+        *,
+        sequence: builtins.int = ...,
+        duplicate: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["duplicate", b"duplicate", "sequence", b"sequence"]) -> None: ...
+
+Global___AdjustBudgetResponse: typing_extensions.TypeAlias = AdjustBudgetResponse
+
 @typing.final
 class GetLimitsRequest(google.protobuf.message.Message):
     """Which limits."""
@@ -66,19 +189,25 @@ class GetLimitsRequest(google.protobuf.message.Message):
 
     ACCOUNT_FIELD_NUMBER: builtins.int
     SHADOW_FIELD_NUMBER: builtins.int
+    LIMIT_SET_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Only rows that can reach this account; empty: all."""
     shadow: builtins.bool
     """Those of the shadow set instead: a set that is armed beside the one in force, without effect. Where there is none: no
     rows, and an empty `limit_set`.
     """
+    limit_set: builtins.str
+    """Those of the set of this hash instead, whole, armed or not; `account` and `shadow` are to be empty then. NOT_FOUND:
+    the store has no such set.
+    """
     def __init__(
         self,
         *,
         account: builtins.str = ...,
         shadow: builtins.bool = ...,
+        limit_set: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "shadow", b"shadow"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "limit_set", b"limit_set", "shadow", b"shadow"]) -> None: ...
 
 Global___GetLimitsRequest: typing_extensions.TypeAlias = GetLimitsRequest
 
@@ -253,6 +382,368 @@ class UpdateLimitsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["acknowledged_partitions", b"acknowledged_partitions", "changes", b"changes", "limit_set", b"limit_set", "previous_limit_set", b"previous_limit_set", "stop_epoch", b"stop_epoch"]) -> None: ...
 
 Global___UpdateLimitsResponse: typing_extensions.TypeAlias = UpdateLimitsResponse
+
+@typing.final
+class ProposeLimitsRequest(google.protobuf.message.Message):
+    """A limit set to put forward."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: builtins.int
+    ALLOCATIONS_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
+    EXPECTED_LIMIT_SET_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    expected_limit_set: builtins.str
+    """Hash of the set this one was made from, the one in force; required."""
+    reason: builtins.str
+    """Why, 1 to 1000 characters; required."""
+    @property
+    def limits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.limit_pb2.Limit]:
+        """All rows, as in UpdateLimitsRequest."""
+
+    @property
+    def allocations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.limit_pb2.Allocation]:
+        """Shares in the limits of the firm, as in UpdateLimitsRequest."""
+
+    @property
+    def policy(self) -> riskgateway.v1.limit_pb2.LimitPolicy:
+        """What the set says beside its rows, whole; absent: what the set in force says."""
+
+    def __init__(
+        self,
+        *,
+        limits: collections.abc.Iterable[riskgateway.v1.limit_pb2.Limit] | None = ...,
+        allocations: collections.abc.Iterable[riskgateway.v1.limit_pb2.Allocation] | None = ...,
+        policy: riskgateway.v1.limit_pb2.LimitPolicy | None = ...,
+        expected_limit_set: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["policy", b"policy"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allocations", b"allocations", "expected_limit_set", b"expected_limit_set", "limits", b"limits", "policy", b"policy", "reason", b"reason"]) -> None: ...
+
+Global___ProposeLimitsRequest: typing_extensions.TypeAlias = ProposeLimitsRequest
+
+@typing.final
+class ProposeLimitsResponse(google.protobuf.message.Message):
+    """It waits for approval."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROPOSAL_FIELD_NUMBER: builtins.int
+    @property
+    def proposal(self) -> Global___LimitProposal:
+        """The proposal."""
+
+    def __init__(
+        self,
+        *,
+        proposal: Global___LimitProposal | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["proposal", b"proposal"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["proposal", b"proposal"]) -> None: ...
+
+Global___ProposeLimitsResponse: typing_extensions.TypeAlias = ProposeLimitsResponse
+
+@typing.final
+class LimitProposal(google.protobuf.message.Message):
+    """A limit set that somebody wants in place of another."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROPOSAL_ID_FIELD_NUMBER: builtins.int
+    LIMIT_SET_FIELD_NUMBER: builtins.int
+    BASE_LIMIT_SET_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    PROPOSE_TIME_FIELD_NUMBER: builtins.int
+    LOOSENED_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    DECIDED_BY_FIELD_NUMBER: builtins.int
+    DECIDE_REASON_FIELD_NUMBER: builtins.int
+    DECIDE_TIME_FIELD_NUMBER: builtins.int
+    STOP_EPOCH_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    POLICY_CHANGES_FIELD_NUMBER: builtins.int
+    proposal_id: builtins.str
+    """Its id, 12 hex digits."""
+    limit_set: builtins.str
+    """Hash of the set."""
+    base_limit_set: builtins.str
+    """Hash of the set that it was made from."""
+    actor: builtins.str
+    """Who made it."""
+    reason: builtins.str
+    """Why."""
+    loosened: builtins.bool
+    """Some account may do more under it than under the set it was made from."""
+    state: Global___ProposalState.ValueType
+    """What became of it."""
+    decided_by: builtins.str
+    """Who decided; empty while it is open."""
+    decide_reason: builtins.str
+    """Why."""
+    stop_epoch: builtins.int
+    """Control epoch at which its set was armed; 0: it was not."""
+    @property
+    def propose_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When, on the store's clock."""
+
+    @property
+    def decide_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When; absent while it is open."""
+
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LimitChange]:
+        """What it changes in the set it was made from, row by row."""
+
+    @property
+    def policy_changes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What it changes beside the rows, in words: "market_slippage 0.01 → 0.02"."""
+
+    def __init__(
+        self,
+        *,
+        proposal_id: builtins.str = ...,
+        limit_set: builtins.str = ...,
+        base_limit_set: builtins.str = ...,
+        actor: builtins.str = ...,
+        reason: builtins.str = ...,
+        propose_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        loosened: builtins.bool = ...,
+        state: Global___ProposalState.ValueType = ...,
+        decided_by: builtins.str = ...,
+        decide_reason: builtins.str = ...,
+        decide_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        stop_epoch: builtins.int = ...,
+        changes: collections.abc.Iterable[Global___LimitChange] | None = ...,
+        policy_changes: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["decide_time", b"decide_time", "propose_time", b"propose_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "base_limit_set", b"base_limit_set", "changes", b"changes", "decide_reason", b"decide_reason", "decide_time", b"decide_time", "decided_by", b"decided_by", "limit_set", b"limit_set", "loosened", b"loosened", "policy_changes", b"policy_changes", "proposal_id", b"proposal_id", "propose_time", b"propose_time", "reason", b"reason", "state", b"state", "stop_epoch", b"stop_epoch"]) -> None: ...
+
+Global___LimitProposal: typing_extensions.TypeAlias = LimitProposal
+
+@typing.final
+class ApproveLimitsRequest(google.protobuf.message.Message):
+    """Which proposal to arm."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROPOSAL_ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    proposal_id: builtins.str
+    """Its id, required."""
+    reason: builtins.str
+    """Why, 1 to 1000 characters; required."""
+    def __init__(
+        self,
+        *,
+        proposal_id: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["proposal_id", b"proposal_id", "reason", b"reason"]) -> None: ...
+
+Global___ApproveLimitsRequest: typing_extensions.TypeAlias = ApproveLimitsRequest
+
+@typing.final
+class ApproveLimitsResponse(google.protobuf.message.Message):
+    """Its set is in force on every gateway."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROPOSAL_FIELD_NUMBER: builtins.int
+    ACKNOWLEDGED_PARTITIONS_FIELD_NUMBER: builtins.int
+    acknowledged_partitions: builtins.int
+    """Partitions that acknowledged: 64."""
+    @property
+    def proposal(self) -> Global___LimitProposal:
+        """The proposal as it is now."""
+
+    def __init__(
+        self,
+        *,
+        proposal: Global___LimitProposal | None = ...,
+        acknowledged_partitions: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["proposal", b"proposal"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged_partitions", b"acknowledged_partitions", "proposal", b"proposal"]) -> None: ...
+
+Global___ApproveLimitsResponse: typing_extensions.TypeAlias = ApproveLimitsResponse
+
+@typing.final
+class RejectLimitsRequest(google.protobuf.message.Message):
+    """Which proposal to put aside."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROPOSAL_ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    proposal_id: builtins.str
+    """Its id, required."""
+    reason: builtins.str
+    """Why, 1 to 1000 characters; required."""
+    def __init__(
+        self,
+        *,
+        proposal_id: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["proposal_id", b"proposal_id", "reason", b"reason"]) -> None: ...
+
+Global___RejectLimitsRequest: typing_extensions.TypeAlias = RejectLimitsRequest
+
+@typing.final
+class RejectLimitsResponse(google.protobuf.message.Message):
+    """It was put aside."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROPOSAL_FIELD_NUMBER: builtins.int
+    @property
+    def proposal(self) -> Global___LimitProposal:
+        """The proposal as it is now."""
+
+    def __init__(
+        self,
+        *,
+        proposal: Global___LimitProposal | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["proposal", b"proposal"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["proposal", b"proposal"]) -> None: ...
+
+Global___RejectLimitsResponse: typing_extensions.TypeAlias = RejectLimitsResponse
+
+@typing.final
+class ListProposalsRequest(google.protobuf.message.Message):
+    """Asks for the proposals."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListProposalsRequest: typing_extensions.TypeAlias = ListProposalsRequest
+
+@typing.final
+class ListProposalsResponse(google.protobuf.message.Message):
+    """The proposals."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROPOSALS_FIELD_NUMBER: builtins.int
+    LIMIT_SET_FIELD_NUMBER: builtins.int
+    TWO_PERSON_FIELD_NUMBER: builtins.int
+    limit_set: builtins.str
+    """Hash of the set in force."""
+    two_person: builtins.bool
+    """Whoever proposed a set can't approve it here."""
+    @property
+    def proposals(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LimitProposal]:
+        """Those that wait, in the order in which they were made, then those decided, last at the end."""
+
+    def __init__(
+        self,
+        *,
+        proposals: collections.abc.Iterable[Global___LimitProposal] | None = ...,
+        limit_set: builtins.str = ...,
+        two_person: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["limit_set", b"limit_set", "proposals", b"proposals", "two_person", b"two_person"]) -> None: ...
+
+Global___ListProposalsResponse: typing_extensions.TypeAlias = ListProposalsResponse
+
+@typing.final
+class ListLimitSetsRequest(google.protobuf.message.Message):
+    """Asks for what was armed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """The last so many, 1 to 1,000; 0: 50."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size"]) -> None: ...
+
+Global___ListLimitSetsRequest: typing_extensions.TypeAlias = ListLimitSetsRequest
+
+@typing.final
+class LimitSetArming(google.protobuf.message.Message):
+    """An arming of limits."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIMIT_SET_FIELD_NUMBER: builtins.int
+    PREVIOUS_LIMIT_SET_FIELD_NUMBER: builtins.int
+    SHADOW_LIMIT_SET_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ARM_TIME_FIELD_NUMBER: builtins.int
+    STOP_EPOCH_FIELD_NUMBER: builtins.int
+    PROPOSAL_ID_FIELD_NUMBER: builtins.int
+    PROPOSED_BY_FIELD_NUMBER: builtins.int
+    limit_set: builtins.str
+    """Hash of the set armed."""
+    previous_limit_set: builtins.str
+    """Hash of the one before; empty: there was none."""
+    shadow_limit_set: builtins.str
+    """Hash of the set in shadow from then on; empty: none."""
+    actor: builtins.str
+    """Who: a caller, or "configuration"."""
+    reason: builtins.str
+    """Why; empty where the configuration was armed at the start."""
+    stop_epoch: builtins.int
+    """Control epoch of it."""
+    proposal_id: builtins.str
+    """Proposal that was approved by it; empty: there was none."""
+    proposed_by: builtins.str
+    """Who made that proposal."""
+    @property
+    def arm_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When, on the store's clock."""
+
+    def __init__(
+        self,
+        *,
+        limit_set: builtins.str = ...,
+        previous_limit_set: builtins.str = ...,
+        shadow_limit_set: builtins.str = ...,
+        actor: builtins.str = ...,
+        reason: builtins.str = ...,
+        arm_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        stop_epoch: builtins.int = ...,
+        proposal_id: builtins.str = ...,
+        proposed_by: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["arm_time", b"arm_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "arm_time", b"arm_time", "limit_set", b"limit_set", "previous_limit_set", b"previous_limit_set", "proposal_id", b"proposal_id", "proposed_by", b"proposed_by", "reason", b"reason", "shadow_limit_set", b"shadow_limit_set", "stop_epoch", b"stop_epoch"]) -> None: ...
+
+Global___LimitSetArming: typing_extensions.TypeAlias = LimitSetArming
+
+@typing.final
+class ListLimitSetsResponse(google.protobuf.message.Message):
+    """What was armed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ARMINGS_FIELD_NUMBER: builtins.int
+    @property
+    def armings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LimitSetArming]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        armings: collections.abc.Iterable[Global___LimitSetArming] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["armings", b"armings"]) -> None: ...
+
+Global___ListLimitSetsResponse: typing_extensions.TypeAlias = ListLimitSetsResponse
 
 @typing.final
 class ReconcilePositionsRequest(google.protobuf.message.Message):
@@ -525,6 +1016,7 @@ class ListEventsResponse(google.protobuf.message.Message):
     EVENTS_FIELD_NUMBER: builtins.int
     SOURCES_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    OUTLOOK_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """For the next page; empty: there is none."""
     @property
@@ -535,14 +1027,20 @@ class ListEventsResponse(google.protobuf.message.Message):
     def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.event_pb2.EventSource]:
         """How their feeds stand."""
 
+    @property
+    def outlook(self) -> riskgateway.v1.event_pb2.EventOutlook:
+        """Of all events and symbols, whatever the page."""
+
     def __init__(
         self,
         *,
         events: collections.abc.Iterable[riskgateway.v1.event_pb2.Event] | None = ...,
         sources: collections.abc.Iterable[riskgateway.v1.event_pb2.EventSource] | None = ...,
         next_page_token: builtins.str = ...,
+        outlook: riskgateway.v1.event_pb2.EventOutlook | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token", "sources", b"sources"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["outlook", b"outlook"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token", "outlook", b"outlook", "sources", b"sources"]) -> None: ...
 
 Global___ListEventsResponse: typing_extensions.TypeAlias = ListEventsResponse
 
@@ -666,6 +1164,11 @@ class ReportAccountEventRequest(google.protobuf.message.Message):
     CASH_FLOW_FIELD_NUMBER: builtins.int
     FEE_FIELD_NUMBER: builtins.int
     RELEASE_DELAY_FIELD_NUMBER: builtins.int
+    SPLIT_FIELD_NUMBER: builtins.int
+    DIVIDEND_FIELD_NUMBER: builtins.int
+    DIVIDEND_PAID_FIELD_NUMBER: builtins.int
+    SETTLEMENT_FIELD_NUMBER: builtins.int
+    FILL_REVERSAL_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account, 1 to 64 characters."""
     event_id: builtins.str
@@ -694,6 +1197,26 @@ class ReportAccountEventRequest(google.protobuf.message.Message):
     def release_delay(self) -> Global___ReleaseDelay:
         """The account lets go of approvals that nobody reports, or does so no more."""
 
+    @property
+    def split(self) -> Global___Split:
+        """A symbol was split, or paid a dividend in shares."""
+
+    @property
+    def dividend(self) -> Global___Dividend:
+        """A symbol paid a dividend in cash, or owes it."""
+
+    @property
+    def dividend_paid(self) -> Global___DividendPaid:
+        """A dividend that was owed has been paid."""
+
+    @property
+    def settlement(self) -> Global___Settlement:
+        """An option was exercised, assigned or expired, or a future expired."""
+
+    @property
+    def fill_reversal(self) -> Global___FillReversal:
+        """The venue took a fill back, or corrected it."""
+
     def __init__(
         self,
         *,
@@ -705,10 +1228,15 @@ class ReportAccountEventRequest(google.protobuf.message.Message):
         cash_flow: Global___CashFlow | None = ...,
         fee: Global___Fee | None = ...,
         release_delay: Global___ReleaseDelay | None = ...,
+        split: Global___Split | None = ...,
+        dividend: Global___Dividend | None = ...,
+        dividend_paid: Global___DividendPaid | None = ...,
+        settlement: Global___Settlement | None = ...,
+        fill_reversal: Global___FillReversal | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["account_opened", b"account_opened", "cash_flow", b"cash_flow", "event", b"event", "event_time", b"event_time", "fee", b"fee", "release_delay", b"release_delay", "session_opened", b"session_opened"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "account_opened", b"account_opened", "cash_flow", b"cash_flow", "event", b"event", "event_id", b"event_id", "event_time", b"event_time", "fee", b"fee", "release_delay", b"release_delay", "session_opened", b"session_opened"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["account_opened", "session_opened", "cash_flow", "fee", "release_delay"] | None: ...
+    def HasField(self, field_name: typing.Literal["account_opened", b"account_opened", "cash_flow", b"cash_flow", "dividend", b"dividend", "dividend_paid", b"dividend_paid", "event", b"event", "event_time", b"event_time", "fee", b"fee", "fill_reversal", b"fill_reversal", "release_delay", b"release_delay", "session_opened", b"session_opened", "settlement", b"settlement", "split", b"split"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "account_opened", b"account_opened", "cash_flow", b"cash_flow", "dividend", b"dividend", "dividend_paid", b"dividend_paid", "event", b"event", "event_id", b"event_id", "event_time", b"event_time", "fee", b"fee", "fill_reversal", b"fill_reversal", "release_delay", b"release_delay", "session_opened", b"session_opened", "settlement", b"settlement", "split", b"split"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["account_opened", "session_opened", "cash_flow", "fee", "release_delay", "split", "dividend", "dividend_paid", "settlement", "fill_reversal"] | None: ...
 
 Global___ReportAccountEventRequest: typing_extensions.TypeAlias = ReportAccountEventRequest
 
@@ -841,6 +1369,192 @@ class Fee(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["amount", b"amount", "currency", b"currency", "strategy", b"strategy", "text", b"text"]) -> None: ...
 
 Global___Fee: typing_extensions.TypeAlias = Fee
+
+@typing.final
+class Split(google.protobuf.message.Message):
+    """A symbol was split: new_units stand where old_units were, of every strategy's position and of the leaves of every open
+    order; average costs, limit prices and the mark move the other way, so that neither equity nor NAV moves. Prices of
+    before are not believed any more. The account's whole lots go to the strategies by largest remainder, parts of a lot
+    become cash; leaves count up to whole lots. Report it when trading has ended and before the first price after it.
+    FAILED_PRECONDITION: options on it are held or open (their contracts become others: reconcile those first), an order
+    of the gateway's own is open in it, parts of a lot are left and there is no price for them.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: builtins.int
+    NEW_UNITS_FIELD_NUMBER: builtins.int
+    OLD_UNITS_FIELD_NUMBER: builtins.int
+    IN_LIEU_PRICE_FIELD_NUMBER: builtins.int
+    symbol: builtins.str
+    """Symbol, in the account."""
+    new_units: builtins.int
+    """2 of "2 for 1"; 1 to 1,000,000."""
+    old_units: builtins.int
+    """1 of "2 for 1"; 1 to 1,000,000."""
+    in_lieu_price: builtins.float
+    """Price after the split at which parts of a lot are paid, in the symbol's currency; absent: the mark."""
+    def __init__(
+        self,
+        *,
+        symbol: builtins.str = ...,
+        new_units: builtins.int = ...,
+        old_units: builtins.int = ...,
+        in_lieu_price: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_in_lieu_price", b"_in_lieu_price", "in_lieu_price", b"in_lieu_price"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_in_lieu_price", b"_in_lieu_price", "in_lieu_price", b"in_lieu_price", "new_units", b"new_units", "old_units", b"old_units", "symbol", b"symbol"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_in_lieu_price", b"_in_lieu_price"]) -> typing.Literal["in_lieu_price"] | None: ...
+
+Global___Split: typing_extensions.TypeAlias = Split
+
+@typing.final
+class Dividend(google.protobuf.message.Message):
+    """A dividend on what is held as it is reported: long positions receive it, short ones pay. Income: it moves equity, NAV
+    and the position's realised P&L. Report it on the ex-date before trading.
+    FAILED_PRECONDITION: nothing is held, or the currency has no rate.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: builtins.int
+    AMOUNT_FIELD_NUMBER: builtins.int
+    ACCRUED_FIELD_NUMBER: builtins.int
+    symbol: builtins.str
+    """Symbol, no option and no future."""
+    amount: builtins.float
+    """Per unit of quantity in the instrument's currency, more than 0, net of what is withheld."""
+    accrued: builtins.bool
+    """It counts as equity from now on and becomes cash with DividendPaid; false: cash at once. At most 1,000 are owed at a
+    time.
+    """
+    def __init__(
+        self,
+        *,
+        symbol: builtins.str = ...,
+        amount: builtins.float = ...,
+        accrued: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accrued", b"accrued", "amount", b"amount", "symbol", b"symbol"]) -> None: ...
+
+Global___Dividend: typing_extensions.TypeAlias = Dividend
+
+@typing.final
+class DividendPaid(google.protobuf.message.Message):
+    """The accrued dividend of an event has been paid: owed money becomes cash, equity does not move."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCRUAL_EVENT_ID_FIELD_NUMBER: builtins.int
+    accrual_event_id: builtins.str
+    """event_id of the accrued Dividend; FAILED_PRECONDITION: it is not owed."""
+    def __init__(
+        self,
+        *,
+        accrual_event_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accrual_event_id", b"accrual_event_id"]) -> None: ...
+
+Global___DividendPaid: typing_extensions.TypeAlias = DividendPaid
+
+@typing.final
+class Settlement(google.protobuf.message.Message):
+    """An option was exercised, assigned or expired, or a future expired. Delivered: the option leaves at 0 and the underlying
+    comes at the strike, so that its intrinsic value moves into the underlying. In cash: it leaves at its intrinsic value, a
+    future at the settlement price. An expiry takes what all strategies hold and ends the open orders in it. It counts in no
+    turnover.
+    FAILED_PRECONDITION: more than is held; what is delivered is no whole number of lots or no instrument; an expiry before
+    its date; an option that expires in the money at the mark without a settlement price, or without a mark to tell.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    SYMBOL_FIELD_NUMBER: builtins.int
+    STRATEGY_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    SETTLEMENT_PRICE_FIELD_NUMBER: builtins.int
+    kind: Global___SettlementKind.ValueType
+    """How."""
+    symbol: builtins.str
+    """The option or future."""
+    strategy: builtins.str
+    """Whose position; empty is the strategy without a name. Of an expiry: empty."""
+    quantity: builtins.float
+    """Units of the contract, 0 or more; 0: all that is held. Of an expiry: 0."""
+    settlement_price: builtins.float
+    """Of an option's underlying, or of the future, in its currency, 0 or more: settled in cash at it. Absent: delivered; an
+    option that expires is worthless.
+    """
+    def __init__(
+        self,
+        *,
+        kind: Global___SettlementKind.ValueType = ...,
+        symbol: builtins.str = ...,
+        strategy: builtins.str = ...,
+        quantity: builtins.float = ...,
+        settlement_price: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_settlement_price", b"_settlement_price", "settlement_price", b"settlement_price"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_settlement_price", b"_settlement_price", "kind", b"kind", "quantity", b"quantity", "settlement_price", b"settlement_price", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_settlement_price", b"_settlement_price"]) -> typing.Literal["settlement_price"] | None: ...
+
+Global___Settlement: typing_extensions.TypeAlias = Settlement
+
+@typing.final
+class FillReversal(google.protobuf.message.Message):
+    """The venue took a fill back, whole: lots, cost, cash, fee and turnover are as if it had not been, and an order that is
+    still open may fill again. Once by execution id.
+    FAILED_PRECONDITION: no such fill of the last 24 hours, or it was taken back already; the positions were reconciled, or
+    the symbol split, since.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    CORRECTED_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """execution_id of the fill."""
+    @property
+    def corrected(self) -> Global___CorrectedFill:
+        """What stands in its place; absent: nothing, it is bust."""
+
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        corrected: Global___CorrectedFill | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["corrected", b"corrected"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["corrected", b"corrected", "execution_id", b"execution_id"]) -> None: ...
+
+Global___FillReversal: typing_extensions.TypeAlias = FillReversal
+
+@typing.final
+class CorrectedFill(google.protobuf.message.Message):
+    """A fill in place of another one. Order, side and fee stay."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    PRICE_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """An id of its own, 1 to 128 characters, not reported before."""
+    quantity: builtins.float
+    """Units of the instrument, whole lots, more than 0."""
+    price: builtins.float
+    """In the instrument's currency, more than 0."""
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        quantity: builtins.float = ...,
+        price: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["execution_id", b"execution_id", "price", b"price", "quantity", b"quantity"]) -> None: ...
+
+Global___CorrectedFill: typing_extensions.TypeAlias = CorrectedFill
 
 @typing.final
 class ReportAccountEventResponse(google.protobuf.message.Message):

@@ -45,6 +45,31 @@ class RiskAdminStub(object):
                 request_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.UpdateLimitsRequest.SerializeToString,
                 response_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.UpdateLimitsResponse.FromString,
                 _registered_method=True)
+        self.ProposeLimits = channel.unary_unary(
+                '/riskgateway.v1.RiskAdmin/ProposeLimits',
+                request_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ProposeLimitsRequest.SerializeToString,
+                response_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.ProposeLimitsResponse.FromString,
+                _registered_method=True)
+        self.ApproveLimits = channel.unary_unary(
+                '/riskgateway.v1.RiskAdmin/ApproveLimits',
+                request_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ApproveLimitsRequest.SerializeToString,
+                response_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.ApproveLimitsResponse.FromString,
+                _registered_method=True)
+        self.RejectLimits = channel.unary_unary(
+                '/riskgateway.v1.RiskAdmin/RejectLimits',
+                request_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.RejectLimitsRequest.SerializeToString,
+                response_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.RejectLimitsResponse.FromString,
+                _registered_method=True)
+        self.ListProposals = channel.unary_unary(
+                '/riskgateway.v1.RiskAdmin/ListProposals',
+                request_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ListProposalsRequest.SerializeToString,
+                response_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.ListProposalsResponse.FromString,
+                _registered_method=True)
+        self.ListLimitSets = channel.unary_unary(
+                '/riskgateway.v1.RiskAdmin/ListLimitSets',
+                request_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ListLimitSetsRequest.SerializeToString,
+                response_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.ListLimitSetsResponse.FromString,
+                _registered_method=True)
         self.ReconcilePositions = channel.unary_unary(
                 '/riskgateway.v1.RiskAdmin/ReconcilePositions',
                 request_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ReconcilePositionsRequest.SerializeToString,
@@ -75,6 +100,11 @@ class RiskAdminStub(object):
                 request_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ReportAccountEventRequest.SerializeToString,
                 response_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.ReportAccountEventResponse.FromString,
                 _registered_method=True)
+        self.AdjustBudget = channel.unary_unary(
+                '/riskgateway.v1.RiskAdmin/AdjustBudget',
+                request_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.AdjustBudgetRequest.SerializeToString,
+                response_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.AdjustBudgetResponse.FromString,
+                _registered_method=True)
 
 
 class RiskAdminServicer(object):
@@ -94,6 +124,50 @@ class RiskAdminServicer(object):
         file changes. Operators only. INVALID_ARGUMENT names each row at fault and what is wrong with it, and the old set
         stays; ABORTED when the set in force is not the expected one; UNAVAILABLE: some partitions may have the new set
         already, repeat it to arm the rest. Arming the set in force again changes nothing, whatever set was expected.
+        FAILED_PRECONDITION where limits are changed by two people (`two_person` of the configuration): use ProposeLimits;
+        validate_only works there too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProposeLimits(self, request, context):
+        """Puts a limit set forward for approval; nothing is armed. Operators only. Idempotent while it is open: the same set by
+        the same caller is the same proposal. INVALID_ARGUMENT names each row at fault; ABORTED when the set in force is not
+        the expected one; FAILED_PRECONDITION: nothing would change; RESOURCE_EXHAUSTED: 20 wait already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveLimits(self, request, context):
+        """Arms the set of a proposal on every gateway before it answers; open orders are judged again. In force as after
+        UpdateLimits. Operators only, and where limits are changed by two people another one than proposed it.
+        Idempotent: the approver's repetition tells the same, and arms the rest after UNAVAILABLE. NOT_FOUND: no such
+        proposal is kept; FAILED_PRECONDITION: it was decided already; PERMISSION_DENIED: the same person; ABORTED: another
+        set is in force than it was made from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectLimits(self, request, context):
+        """Puts a proposal aside; who made it may too. Operators only. Idempotent. NOT_FOUND, FAILED_PRECONDITION: as
+        ApproveLimits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProposals(self, request, context):
+        """The proposals that wait, and the 20 decided last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLimitSets(self, request, context):
+        """Which limit sets were armed: by whom, when, why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +224,17 @@ class RiskAdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdjustBudget(self, request, context):
+        """Lends a part of a strategy's risk budget to another strategy of the account, for a while or until it is ended;
+        another share or end under the same id takes its place, share 0 ends it. What strategies have in all stays the same.
+        To pause a strategy stop its scope with mode REDUCE_ONLY. Operators only. Idempotent by (account, loan_id).
+        NOT_FOUND: no such account; FAILED_PRECONDITION: a strategy without a risk_budget limit, a lender without so much,
+        an id of a loan between others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RiskAdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +247,31 @@ def add_RiskAdminServicer_to_server(servicer, server):
                     servicer.UpdateLimits,
                     request_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.UpdateLimitsRequest.FromString,
                     response_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.UpdateLimitsResponse.SerializeToString,
+            ),
+            'ProposeLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProposeLimits,
+                    request_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.ProposeLimitsRequest.FromString,
+                    response_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ProposeLimitsResponse.SerializeToString,
+            ),
+            'ApproveLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveLimits,
+                    request_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.ApproveLimitsRequest.FromString,
+                    response_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ApproveLimitsResponse.SerializeToString,
+            ),
+            'RejectLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectLimits,
+                    request_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.RejectLimitsRequest.FromString,
+                    response_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.RejectLimitsResponse.SerializeToString,
+            ),
+            'ListProposals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProposals,
+                    request_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.ListProposalsRequest.FromString,
+                    response_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ListProposalsResponse.SerializeToString,
+            ),
+            'ListLimitSets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLimitSets,
+                    request_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.ListLimitSetsRequest.FromString,
+                    response_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ListLimitSetsResponse.SerializeToString,
             ),
             'ReconcilePositions': grpc.unary_unary_rpc_method_handler(
                     servicer.ReconcilePositions,
@@ -192,6 +302,11 @@ def add_RiskAdminServicer_to_server(servicer, server):
                     servicer.ReportAccountEvent,
                     request_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.ReportAccountEventRequest.FromString,
                     response_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.ReportAccountEventResponse.SerializeToString,
+            ),
+            'AdjustBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustBudget,
+                    request_deserializer=riskgateway_dot_v1_dot_risk__admin__pb2.AdjustBudgetRequest.FromString,
+                    response_serializer=riskgateway_dot_v1_dot_risk__admin__pb2.AdjustBudgetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -249,6 +364,141 @@ class RiskAdmin(object):
             '/riskgateway.v1.RiskAdmin/UpdateLimits',
             riskgateway_dot_v1_dot_risk__admin__pb2.UpdateLimitsRequest.SerializeToString,
             riskgateway_dot_v1_dot_risk__admin__pb2.UpdateLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProposeLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riskgateway.v1.RiskAdmin/ProposeLimits',
+            riskgateway_dot_v1_dot_risk__admin__pb2.ProposeLimitsRequest.SerializeToString,
+            riskgateway_dot_v1_dot_risk__admin__pb2.ProposeLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riskgateway.v1.RiskAdmin/ApproveLimits',
+            riskgateway_dot_v1_dot_risk__admin__pb2.ApproveLimitsRequest.SerializeToString,
+            riskgateway_dot_v1_dot_risk__admin__pb2.ApproveLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riskgateway.v1.RiskAdmin/RejectLimits',
+            riskgateway_dot_v1_dot_risk__admin__pb2.RejectLimitsRequest.SerializeToString,
+            riskgateway_dot_v1_dot_risk__admin__pb2.RejectLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProposals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riskgateway.v1.RiskAdmin/ListProposals',
+            riskgateway_dot_v1_dot_risk__admin__pb2.ListProposalsRequest.SerializeToString,
+            riskgateway_dot_v1_dot_risk__admin__pb2.ListProposalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLimitSets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riskgateway.v1.RiskAdmin/ListLimitSets',
+            riskgateway_dot_v1_dot_risk__admin__pb2.ListLimitSetsRequest.SerializeToString,
+            riskgateway_dot_v1_dot_risk__admin__pb2.ListLimitSetsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -411,6 +661,33 @@ class RiskAdmin(object):
             '/riskgateway.v1.RiskAdmin/ReportAccountEvent',
             riskgateway_dot_v1_dot_risk__admin__pb2.ReportAccountEventRequest.SerializeToString,
             riskgateway_dot_v1_dot_risk__admin__pb2.ReportAccountEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riskgateway.v1.RiskAdmin/AdjustBudget',
+            riskgateway_dot_v1_dot_risk__admin__pb2.AdjustBudgetRequest.SerializeToString,
+            riskgateway_dot_v1_dot_risk__admin__pb2.AdjustBudgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

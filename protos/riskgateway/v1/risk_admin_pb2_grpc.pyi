@@ -61,6 +61,86 @@ _RiskAdminUpdateLimitsType = typing_extensions.TypeVar(
     ],
 )
 
+_RiskAdminProposeLimitsType = typing_extensions.TypeVar(
+    '_RiskAdminProposeLimitsType',
+    grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ProposeLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.ProposeLimitsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ProposeLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.ProposeLimitsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ProposeLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.ProposeLimitsResponse,
+    ],
+)
+
+_RiskAdminApproveLimitsType = typing_extensions.TypeVar(
+    '_RiskAdminApproveLimitsType',
+    grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ApproveLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.ApproveLimitsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ApproveLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.ApproveLimitsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ApproveLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.ApproveLimitsResponse,
+    ],
+)
+
+_RiskAdminRejectLimitsType = typing_extensions.TypeVar(
+    '_RiskAdminRejectLimitsType',
+    grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.RejectLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.RejectLimitsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.RejectLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.RejectLimitsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.RejectLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.RejectLimitsResponse,
+    ],
+)
+
+_RiskAdminListProposalsType = typing_extensions.TypeVar(
+    '_RiskAdminListProposalsType',
+    grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ListProposalsRequest,
+        riskgateway.v1.risk_admin_pb2.ListProposalsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ListProposalsRequest,
+        riskgateway.v1.risk_admin_pb2.ListProposalsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ListProposalsRequest,
+        riskgateway.v1.risk_admin_pb2.ListProposalsResponse,
+    ],
+)
+
+_RiskAdminListLimitSetsType = typing_extensions.TypeVar(
+    '_RiskAdminListLimitSetsType',
+    grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ListLimitSetsRequest,
+        riskgateway.v1.risk_admin_pb2.ListLimitSetsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ListLimitSetsRequest,
+        riskgateway.v1.risk_admin_pb2.ListLimitSetsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ListLimitSetsRequest,
+        riskgateway.v1.risk_admin_pb2.ListLimitSetsResponse,
+    ],
+)
+
 _RiskAdminReconcilePositionsType = typing_extensions.TypeVar(
     '_RiskAdminReconcilePositionsType',
     grpc.UnaryUnaryMultiCallable[
@@ -157,7 +237,23 @@ _RiskAdminReportAccountEventType = typing_extensions.TypeVar(
     ],
 )
 
-class RiskAdminStub(typing.Generic[_RiskAdminGetLimitsType, _RiskAdminUpdateLimitsType, _RiskAdminReconcilePositionsType, _RiskAdminPublishMarksType, _RiskAdminListEventsType, _RiskAdminUpsertEventType, _RiskAdminRegisterInstrumentsType, _RiskAdminReportAccountEventType]):
+_RiskAdminAdjustBudgetType = typing_extensions.TypeVar(
+    '_RiskAdminAdjustBudgetType',
+    grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.AdjustBudgetRequest,
+        riskgateway.v1.risk_admin_pb2.AdjustBudgetResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.AdjustBudgetRequest,
+        riskgateway.v1.risk_admin_pb2.AdjustBudgetResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.AdjustBudgetRequest,
+        riskgateway.v1.risk_admin_pb2.AdjustBudgetResponse,
+    ],
+)
+
+class RiskAdminStub(typing.Generic[_RiskAdminGetLimitsType, _RiskAdminUpdateLimitsType, _RiskAdminProposeLimitsType, _RiskAdminApproveLimitsType, _RiskAdminRejectLimitsType, _RiskAdminListProposalsType, _RiskAdminListLimitSetsType, _RiskAdminReconcilePositionsType, _RiskAdminPublishMarksType, _RiskAdminListEventsType, _RiskAdminUpsertEventType, _RiskAdminRegisterInstrumentsType, _RiskAdminReportAccountEventType, _RiskAdminAdjustBudgetType]):
     """For operators and for market-data feeds."""
 
     @typing.overload
@@ -169,6 +265,26 @@ class RiskAdminStub(typing.Generic[_RiskAdminGetLimitsType, _RiskAdminUpdateLimi
         grpc.UnaryUnaryMultiCallable[
             riskgateway.v1.risk_admin_pb2.UpdateLimitsRequest,
             riskgateway.v1.risk_admin_pb2.UpdateLimitsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.ProposeLimitsRequest,
+            riskgateway.v1.risk_admin_pb2.ProposeLimitsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.ApproveLimitsRequest,
+            riskgateway.v1.risk_admin_pb2.ApproveLimitsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.RejectLimitsRequest,
+            riskgateway.v1.risk_admin_pb2.RejectLimitsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.ListProposalsRequest,
+            riskgateway.v1.risk_admin_pb2.ListProposalsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.ListLimitSetsRequest,
+            riskgateway.v1.risk_admin_pb2.ListLimitSetsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             riskgateway.v1.risk_admin_pb2.ReconcilePositionsRequest,
@@ -194,6 +310,10 @@ class RiskAdminStub(typing.Generic[_RiskAdminGetLimitsType, _RiskAdminUpdateLimi
             riskgateway.v1.risk_admin_pb2.ReportAccountEventRequest,
             riskgateway.v1.risk_admin_pb2.ReportAccountEventResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.AdjustBudgetRequest,
+            riskgateway.v1.risk_admin_pb2.AdjustBudgetResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -205,6 +325,26 @@ class RiskAdminStub(typing.Generic[_RiskAdminGetLimitsType, _RiskAdminUpdateLimi
         grpc.aio.UnaryUnaryMultiCallable[
             riskgateway.v1.risk_admin_pb2.UpdateLimitsRequest,
             riskgateway.v1.risk_admin_pb2.UpdateLimitsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.ProposeLimitsRequest,
+            riskgateway.v1.risk_admin_pb2.ProposeLimitsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.ApproveLimitsRequest,
+            riskgateway.v1.risk_admin_pb2.ApproveLimitsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.RejectLimitsRequest,
+            riskgateway.v1.risk_admin_pb2.RejectLimitsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.ListProposalsRequest,
+            riskgateway.v1.risk_admin_pb2.ListProposalsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.ListLimitSetsRequest,
+            riskgateway.v1.risk_admin_pb2.ListLimitSetsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             riskgateway.v1.risk_admin_pb2.ReconcilePositionsRequest,
@@ -230,6 +370,10 @@ class RiskAdminStub(typing.Generic[_RiskAdminGetLimitsType, _RiskAdminUpdateLimi
             riskgateway.v1.risk_admin_pb2.ReportAccountEventRequest,
             riskgateway.v1.risk_admin_pb2.ReportAccountEventResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_admin_pb2.AdjustBudgetRequest,
+            riskgateway.v1.risk_admin_pb2.AdjustBudgetResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetLimits: _RiskAdminGetLimitsType
@@ -241,7 +385,34 @@ class RiskAdminStub(typing.Generic[_RiskAdminGetLimitsType, _RiskAdminUpdateLimi
     file changes. Operators only. INVALID_ARGUMENT names each row at fault and what is wrong with it, and the old set
     stays; ABORTED when the set in force is not the expected one; UNAVAILABLE: some partitions may have the new set
     already, repeat it to arm the rest. Arming the set in force again changes nothing, whatever set was expected.
+    FAILED_PRECONDITION where limits are changed by two people (`two_person` of the configuration): use ProposeLimits;
+    validate_only works there too.
     """
+
+    ProposeLimits: _RiskAdminProposeLimitsType
+    """Puts a limit set forward for approval; nothing is armed. Operators only. Idempotent while it is open: the same set by
+    the same caller is the same proposal. INVALID_ARGUMENT names each row at fault; ABORTED when the set in force is not
+    the expected one; FAILED_PRECONDITION: nothing would change; RESOURCE_EXHAUSTED: 20 wait already.
+    """
+
+    ApproveLimits: _RiskAdminApproveLimitsType
+    """Arms the set of a proposal on every gateway before it answers; open orders are judged again. In force as after
+    UpdateLimits. Operators only, and where limits are changed by two people another one than proposed it.
+    Idempotent: the approver's repetition tells the same, and arms the rest after UNAVAILABLE. NOT_FOUND: no such
+    proposal is kept; FAILED_PRECONDITION: it was decided already; PERMISSION_DENIED: the same person; ABORTED: another
+    set is in force than it was made from.
+    """
+
+    RejectLimits: _RiskAdminRejectLimitsType
+    """Puts a proposal aside; who made it may too. Operators only. Idempotent. NOT_FOUND, FAILED_PRECONDITION: as
+    ApproveLimits.
+    """
+
+    ListProposals: _RiskAdminListProposalsType
+    """The proposals that wait, and the 20 decided last."""
+
+    ListLimitSets: _RiskAdminListLimitSetsType
+    """Which limit sets were armed: by whom, when, why."""
 
     ReconcilePositions: _RiskAdminReconcilePositionsType
     """Sets an account to what the broker says it holds, in one record, and tells the differences. Recorded also when
@@ -275,6 +446,14 @@ class RiskAdminStub(typing.Generic[_RiskAdminGetLimitsType, _RiskAdminUpdateLimi
     earlier than the one open (the one open already is a duplicate).
     """
 
+    AdjustBudget: _RiskAdminAdjustBudgetType
+    """Lends a part of a strategy's risk budget to another strategy of the account, for a while or until it is ended;
+    another share or end under the same id takes its place, share 0 ends it. What strategies have in all stays the same.
+    To pause a strategy stop its scope with mode REDUCE_ONLY. Operators only. Idempotent by (account, loan_id).
+    NOT_FOUND: no such account; FAILED_PRECONDITION: a strategy without a risk_budget limit, a lender without so much,
+    an id of a loan between others.
+    """
+
 RiskAdminAsyncStub: typing_extensions.TypeAlias = RiskAdminStub[
     grpc.aio.UnaryUnaryMultiCallable[
         riskgateway.v1.risk_admin_pb2.GetLimitsRequest,
@@ -283,6 +462,26 @@ RiskAdminAsyncStub: typing_extensions.TypeAlias = RiskAdminStub[
     grpc.aio.UnaryUnaryMultiCallable[
         riskgateway.v1.risk_admin_pb2.UpdateLimitsRequest,
         riskgateway.v1.risk_admin_pb2.UpdateLimitsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ProposeLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.ProposeLimitsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ApproveLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.ApproveLimitsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.RejectLimitsRequest,
+        riskgateway.v1.risk_admin_pb2.RejectLimitsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ListProposalsRequest,
+        riskgateway.v1.risk_admin_pb2.ListProposalsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.ListLimitSetsRequest,
+        riskgateway.v1.risk_admin_pb2.ListLimitSetsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         riskgateway.v1.risk_admin_pb2.ReconcilePositionsRequest,
@@ -308,6 +507,10 @@ RiskAdminAsyncStub: typing_extensions.TypeAlias = RiskAdminStub[
         riskgateway.v1.risk_admin_pb2.ReportAccountEventRequest,
         riskgateway.v1.risk_admin_pb2.ReportAccountEventResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_admin_pb2.AdjustBudgetRequest,
+        riskgateway.v1.risk_admin_pb2.AdjustBudgetResponse,
+    ],
 ]
 
 class RiskAdminServicer(metaclass=abc.ABCMeta):
@@ -332,7 +535,59 @@ class RiskAdminServicer(metaclass=abc.ABCMeta):
         file changes. Operators only. INVALID_ARGUMENT names each row at fault and what is wrong with it, and the old set
         stays; ABORTED when the set in force is not the expected one; UNAVAILABLE: some partitions may have the new set
         already, repeat it to arm the rest. Arming the set in force again changes nothing, whatever set was expected.
+        FAILED_PRECONDITION where limits are changed by two people (`two_person` of the configuration): use ProposeLimits;
+        validate_only works there too.
         """
+
+    @abc.abstractmethod
+    def ProposeLimits(
+        self,
+        request: riskgateway.v1.risk_admin_pb2.ProposeLimitsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[riskgateway.v1.risk_admin_pb2.ProposeLimitsResponse, collections.abc.Awaitable[riskgateway.v1.risk_admin_pb2.ProposeLimitsResponse]]:
+        """Puts a limit set forward for approval; nothing is armed. Operators only. Idempotent while it is open: the same set by
+        the same caller is the same proposal. INVALID_ARGUMENT names each row at fault; ABORTED when the set in force is not
+        the expected one; FAILED_PRECONDITION: nothing would change; RESOURCE_EXHAUSTED: 20 wait already.
+        """
+
+    @abc.abstractmethod
+    def ApproveLimits(
+        self,
+        request: riskgateway.v1.risk_admin_pb2.ApproveLimitsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[riskgateway.v1.risk_admin_pb2.ApproveLimitsResponse, collections.abc.Awaitable[riskgateway.v1.risk_admin_pb2.ApproveLimitsResponse]]:
+        """Arms the set of a proposal on every gateway before it answers; open orders are judged again. In force as after
+        UpdateLimits. Operators only, and where limits are changed by two people another one than proposed it.
+        Idempotent: the approver's repetition tells the same, and arms the rest after UNAVAILABLE. NOT_FOUND: no such
+        proposal is kept; FAILED_PRECONDITION: it was decided already; PERMISSION_DENIED: the same person; ABORTED: another
+        set is in force than it was made from.
+        """
+
+    @abc.abstractmethod
+    def RejectLimits(
+        self,
+        request: riskgateway.v1.risk_admin_pb2.RejectLimitsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[riskgateway.v1.risk_admin_pb2.RejectLimitsResponse, collections.abc.Awaitable[riskgateway.v1.risk_admin_pb2.RejectLimitsResponse]]:
+        """Puts a proposal aside; who made it may too. Operators only. Idempotent. NOT_FOUND, FAILED_PRECONDITION: as
+        ApproveLimits.
+        """
+
+    @abc.abstractmethod
+    def ListProposals(
+        self,
+        request: riskgateway.v1.risk_admin_pb2.ListProposalsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[riskgateway.v1.risk_admin_pb2.ListProposalsResponse, collections.abc.Awaitable[riskgateway.v1.risk_admin_pb2.ListProposalsResponse]]:
+        """The proposals that wait, and the 20 decided last."""
+
+    @abc.abstractmethod
+    def ListLimitSets(
+        self,
+        request: riskgateway.v1.risk_admin_pb2.ListLimitSetsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[riskgateway.v1.risk_admin_pb2.ListLimitSetsResponse, collections.abc.Awaitable[riskgateway.v1.risk_admin_pb2.ListLimitSetsResponse]]:
+        """Which limit sets were armed: by whom, when, why."""
 
     @abc.abstractmethod
     def ReconcilePositions(
@@ -394,6 +649,19 @@ class RiskAdminServicer(metaclass=abc.ABCMeta):
         """Records a fact of an account: its opening, a session, a flow of cash, a fee. Idempotent by (account, event_id).
         NOT_FOUND: no such account and not its opening; FAILED_PRECONDITION: opened already under another id, or a session
         earlier than the one open (the one open already is a duplicate).
+        """
+
+    @abc.abstractmethod
+    def AdjustBudget(
+        self,
+        request: riskgateway.v1.risk_admin_pb2.AdjustBudgetRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[riskgateway.v1.risk_admin_pb2.AdjustBudgetResponse, collections.abc.Awaitable[riskgateway.v1.risk_admin_pb2.AdjustBudgetResponse]]:
+        """Lends a part of a strategy's risk budget to another strategy of the account, for a while or until it is ended;
+        another share or end under the same id takes its place, share 0 ends it. What strategies have in all stays the same.
+        To pause a strategy stop its scope with mode REDUCE_ONLY. Operators only. Idempotent by (account, loan_id).
+        NOT_FOUND: no such account; FAILED_PRECONDITION: a strategy without a risk_budget limit, a lender without so much,
+        an id of a loan between others.
         """
 
 def add_RiskAdminServicer_to_server(servicer: RiskAdminServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -11,10 +11,13 @@ mark, a rate, history or the risk model is missing, named in the message; INVALI
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import riskgateway.v1.decision_pb2
+import riskgateway.v1.limit_pb2
 import riskgateway.v1.order_pb2
 import riskgateway.v1.risk_pb2
 import sys
@@ -26,6 +29,62 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _UltraShortStatus:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _UltraShortStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_UltraShortStatus.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ULTRA_SHORT_STATUS_UNSPECIFIED: _UltraShortStatus.ValueType  # 0
+    """Never sent by a server."""
+    ULTRA_SHORT_STATUS_OK: _UltraShortStatus.ValueType  # 1
+    """Within, or no limit."""
+    ULTRA_SHORT_STATUS_WARNING: _UltraShortStatus.ValueType  # 2
+    """From 80 % of the limit on."""
+    ULTRA_SHORT_STATUS_BREACHED: _UltraShortStatus.ValueType  # 3
+    """Over it."""
+
+class UltraShortStatus(_UltraShortStatus, metaclass=_UltraShortStatusEnumTypeWrapper):
+    """Whether an ultra-short figure is within its limit."""
+
+ULTRA_SHORT_STATUS_UNSPECIFIED: UltraShortStatus.ValueType  # 0
+"""Never sent by a server."""
+ULTRA_SHORT_STATUS_OK: UltraShortStatus.ValueType  # 1
+"""Within, or no limit."""
+ULTRA_SHORT_STATUS_WARNING: UltraShortStatus.ValueType  # 2
+"""From 80 % of the limit on."""
+ULTRA_SHORT_STATUS_BREACHED: UltraShortStatus.ValueType  # 3
+"""Over it."""
+Global___UltraShortStatus: typing_extensions.TypeAlias = UltraShortStatus
+
+class _ReplayStatus:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ReplayStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ReplayStatus.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    REPLAY_STATUS_UNSPECIFIED: _ReplayStatus.ValueType  # 0
+    """Never sent by a server."""
+    REPLAY_STATUS_COMPLETE: _ReplayStatus.ValueType  # 1
+    """All of both."""
+    REPLAY_STATUS_PARTIAL: _ReplayStatus.ValueType  # 2
+    """A part; the warnings and the missing positions say which."""
+    REPLAY_STATUS_NO_DATA: _ReplayStatus.ValueType  # 3
+    """No price of the book there: no figure at all."""
+
+class ReplayStatus(_ReplayStatus, metaclass=_ReplayStatusEnumTypeWrapper):
+    """How much of a window and of a book a replay covers."""
+
+REPLAY_STATUS_UNSPECIFIED: ReplayStatus.ValueType  # 0
+"""Never sent by a server."""
+REPLAY_STATUS_COMPLETE: ReplayStatus.ValueType  # 1
+"""All of both."""
+REPLAY_STATUS_PARTIAL: ReplayStatus.ValueType  # 2
+"""A part; the warnings and the missing positions say which."""
+REPLAY_STATUS_NO_DATA: ReplayStatus.ValueType  # 3
+"""No price of the book there: no figure at all."""
+Global___ReplayStatus: typing_extensions.TypeAlias = ReplayStatus
 
 class _SizingMethod:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -42,7 +101,15 @@ class _SizingMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     SIZING_METHOD_VOLATILITY_TARGET: _SizingMethod.ValueType  # 3
     """The size at which the position's own volatility is `target_volatility` of equity."""
     SIZING_METHOD_FIXED_RISK: _SizingMethod.ValueType  # 4
-    """The size at which a move of `loss_given_stop` costs `fraction` of equity."""
+    """The size at which a move of `loss_given_stop`, or of `stop_multiple` average true ranges, costs `fraction` of equity."""
+    SIZING_METHOD_FIXED_FRACTION: _SizingMethod.ValueType  # 5
+    """`fraction` of equity."""
+    SIZING_METHOD_RISK_BUDGET: _SizingMethod.ValueType  # 6
+    """The size at which the position's own one-day VaR at 99 % is `risk_budget` of equity."""
+    SIZING_METHOD_KELLY_PORTFOLIO: _SizingMethod.ValueType  # 7
+    """Kelly for several instruments at once: inverse covariance times excess returns, times `fraction`; the size is that
+    of `symbol` among them.
+    """
 
 class SizingMethod(_SizingMethod, metaclass=_SizingMethodEnumTypeWrapper):
     """How to size."""
@@ -56,7 +123,15 @@ SIZING_METHOD_KELLY_BINARY: SizingMethod.ValueType  # 2
 SIZING_METHOD_VOLATILITY_TARGET: SizingMethod.ValueType  # 3
 """The size at which the position's own volatility is `target_volatility` of equity."""
 SIZING_METHOD_FIXED_RISK: SizingMethod.ValueType  # 4
-"""The size at which a move of `loss_given_stop` costs `fraction` of equity."""
+"""The size at which a move of `loss_given_stop`, or of `stop_multiple` average true ranges, costs `fraction` of equity."""
+SIZING_METHOD_FIXED_FRACTION: SizingMethod.ValueType  # 5
+"""`fraction` of equity."""
+SIZING_METHOD_RISK_BUDGET: SizingMethod.ValueType  # 6
+"""The size at which the position's own one-day VaR at 99 % is `risk_budget` of equity."""
+SIZING_METHOD_KELLY_PORTFOLIO: SizingMethod.ValueType  # 7
+"""Kelly for several instruments at once: inverse covariance times excess returns, times `fraction`; the size is that
+of `symbol` among them.
+"""
 Global___SizingMethod: typing_extensions.TypeAlias = SizingMethod
 
 @typing.final
@@ -76,6 +151,13 @@ class GetVarRequest(google.protobuf.message.Message):
     OPEN_ORDERS_EXCLUDED_FIELD_NUMBER: builtins.int
     INCLUDE_COMPONENTS_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
+    DISTRIBUTION_FIELD_NUMBER: builtins.int
+    FILTER_FIELD_NUMBER: builtins.int
+    COPULA_FIELD_NUMBER: builtins.int
+    DEGREES_OF_FREEDOM_FIELD_NUMBER: builtins.int
+    PATHS_FIELD_NUMBER: builtins.int
+    LOOKBACK_DAYS_FIELD_NUMBER: builtins.int
+    INCLUDE_ULTRA_SHORT_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account, required."""
     strategy: builtins.str
@@ -93,7 +175,21 @@ class GetVarRequest(google.protobuf.message.Message):
     include_components: builtins.bool
     """Also what each position contributes."""
     seed: builtins.int
-    """Seed of a simulation, for the same figures again; 0: the account's sequence."""
+    """Seed of a simulation, for the same figures again, 0 or more; 0: the account's sequence."""
+    distribution: riskgateway.v1.risk_pb2.VarDistribution.ValueType
+    """Shape of a parametric distribution; unspecified: normal."""
+    filter: riskgateway.v1.risk_pb2.VolatilityFilter.ValueType
+    """Volatility of a filtered history; unspecified: EWMA."""
+    copula: riskgateway.v1.risk_pb2.CopulaFamily.ValueType
+    """Dependence in a simulation; unspecified: normal."""
+    degrees_of_freedom: builtins.float
+    """Of a parametric Student-t or a t copula, more than 2, at most 1,000; absent: fitted."""
+    paths: builtins.int
+    """Paths of a simulation, 1,000 to 100,000, an odd one less one; 0: 10,000."""
+    lookback_days: builtins.int
+    """Days of history asked for, 60 to 10,000, at most those of the risk model count; 0: all of the model's."""
+    include_ultra_short: builtins.bool
+    """Also the ultra-short figures over 1, 3 and 5 days."""
     @property
     def confidences(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Confidences, more than 0.5 and less than 1; empty: 0.95 and 0.99."""
@@ -116,8 +212,17 @@ class GetVarRequest(google.protobuf.message.Message):
         open_orders_excluded: builtins.bool = ...,
         include_components: builtins.bool = ...,
         seed: builtins.int = ...,
+        distribution: riskgateway.v1.risk_pb2.VarDistribution.ValueType = ...,
+        filter: riskgateway.v1.risk_pb2.VolatilityFilter.ValueType = ...,
+        copula: riskgateway.v1.risk_pb2.CopulaFamily.ValueType = ...,
+        degrees_of_freedom: builtins.float | None = ...,
+        paths: builtins.int = ...,
+        lookback_days: builtins.int = ...,
+        include_ultra_short: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "confidences", b"confidences", "horizon_days", b"horizon_days", "horizon_method", b"horizon_method", "include_components", b"include_components", "mean_method", b"mean_method", "methods", b"methods", "open_orders_excluded", b"open_orders_excluded", "quantile_method", b"quantile_method", "seed", b"seed", "strategy", b"strategy"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_degrees_of_freedom", b"_degrees_of_freedom", "degrees_of_freedom", b"degrees_of_freedom"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_degrees_of_freedom", b"_degrees_of_freedom", "account", b"account", "confidences", b"confidences", "copula", b"copula", "degrees_of_freedom", b"degrees_of_freedom", "distribution", b"distribution", "filter", b"filter", "horizon_days", b"horizon_days", "horizon_method", b"horizon_method", "include_components", b"include_components", "include_ultra_short", b"include_ultra_short", "lookback_days", b"lookback_days", "mean_method", b"mean_method", "methods", b"methods", "open_orders_excluded", b"open_orders_excluded", "paths", b"paths", "quantile_method", b"quantile_method", "seed", b"seed", "strategy", b"strategy"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_degrees_of_freedom", b"_degrees_of_freedom"]) -> typing.Literal["degrees_of_freedom"] | None: ...
 
 Global___GetVarRequest: typing_extensions.TypeAlias = GetVarRequest
 
@@ -133,6 +238,10 @@ class VarComponent(google.protobuf.message.Message):
     MARGINAL_FIELD_NUMBER: builtins.int
     STANDALONE_FIELD_NUMBER: builtins.int
     INCREMENTAL_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    SHORTFALL_COMPONENT_FIELD_NUMBER: builtins.int
+    HISTORICAL_COMPONENT_FIELD_NUMBER: builtins.int
+    HISTORICAL_SHORTFALL_COMPONENT_FIELD_NUMBER: builtins.int
     strategy: builtins.str
     """Strategy; empty is the strategy without a name."""
     symbol: builtins.str
@@ -145,6 +254,14 @@ class VarComponent(google.protobuf.message.Message):
     """Its VaR alone in base currency."""
     incremental: builtins.float
     """The total less the total without it, in base currency."""
+    share: builtins.float
+    """Its part of the total as a decimal, negative hedges; absent: the total is not above 0."""
+    shortfall_component: builtins.float
+    """Its part of the parametric expected shortfall in base currency."""
+    historical_component: builtins.float
+    """Its part of the historical VaR in base currency (loss on the day of the order statistic); absent: see the warnings."""
+    historical_shortfall_component: builtins.float
+    """Its part of the historical expected shortfall in base currency (mean over the tail); absent: see the warnings."""
     def __init__(
         self,
         *,
@@ -154,10 +271,189 @@ class VarComponent(google.protobuf.message.Message):
         marginal: builtins.float = ...,
         standalone: builtins.float = ...,
         incremental: builtins.float = ...,
+        share: builtins.float | None = ...,
+        shortfall_component: builtins.float = ...,
+        historical_component: builtins.float | None = ...,
+        historical_shortfall_component: builtins.float | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["component", b"component", "incremental", b"incremental", "marginal", b"marginal", "standalone", b"standalone", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_historical_component", b"_historical_component", "_historical_shortfall_component", b"_historical_shortfall_component", "_share", b"_share", "historical_component", b"historical_component", "historical_shortfall_component", b"historical_shortfall_component", "share", b"share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_historical_component", b"_historical_component", "_historical_shortfall_component", b"_historical_shortfall_component", "_share", b"_share", "component", b"component", "historical_component", b"historical_component", "historical_shortfall_component", b"historical_shortfall_component", "incremental", b"incremental", "marginal", b"marginal", "share", b"share", "shortfall_component", b"shortfall_component", "standalone", b"standalone", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_historical_component", b"_historical_component"]) -> typing.Literal["historical_component"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_historical_shortfall_component", b"_historical_shortfall_component"]) -> typing.Literal["historical_shortfall_component"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_share", b"_share"]) -> typing.Literal["share"] | None: ...
 
 Global___VarComponent: typing_extensions.TypeAlias = VarComponent
+
+@typing.final
+class VarGroup(google.protobuf.message.Message):
+    """What the positions of one strategy, asset class or sector contribute to parametric VaR together."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUPING_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    POSITIONS_FIELD_NUMBER: builtins.int
+    COMPONENT_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    STANDALONE_FIELD_NUMBER: builtins.int
+    INCREMENTAL_FIELD_NUMBER: builtins.int
+    grouping: builtins.str
+    """strategy, asset_class or sector."""
+    label: builtins.str
+    """Which of them; empty: without a name."""
+    positions: builtins.int
+    """Positions in it."""
+    component: builtins.float
+    """Its part of the total in base currency; the groups of a grouping sum to the total."""
+    share: builtins.float
+    """Its part of the total as a decimal; absent: the total is not above 0."""
+    standalone: builtins.float
+    """Its VaR alone in base currency."""
+    incremental: builtins.float
+    """The total less the total without it, in base currency."""
+    def __init__(
+        self,
+        *,
+        grouping: builtins.str = ...,
+        label: builtins.str = ...,
+        positions: builtins.int = ...,
+        component: builtins.float = ...,
+        share: builtins.float | None = ...,
+        standalone: builtins.float = ...,
+        incremental: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_share", b"_share", "share", b"share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_share", b"_share", "component", b"component", "grouping", b"grouping", "incremental", b"incremental", "label", b"label", "positions", b"positions", "share", b"share", "standalone", b"standalone"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_share", b"_share"]) -> typing.Literal["share"] | None: ...
+
+Global___VarGroup: typing_extensions.TypeAlias = VarGroup
+
+@typing.final
+class UltraShortVar(google.protobuf.message.Message):
+    """max(historical VaR over overlapping windows, gap loss). P&L figures in base currency: NEGATIVE is a loss here alone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VAR_1D_FIELD_NUMBER: builtins.int
+    VAR_3D_FIELD_NUMBER: builtins.int
+    VAR_5D_FIELD_NUMBER: builtins.int
+    CONFIDENCE_FIELD_NUMBER: builtins.int
+    CURRENT_EXPOSURE_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    GAP_HORIZONS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    EXCESS_FIELD_NUMBER: builtins.int
+    REDUCTIONS_FIELD_NUMBER: builtins.int
+    EXCESS_LEFT_FIELD_NUMBER: builtins.int
+    var_1d: builtins.float
+    """Over one day."""
+    var_3d: builtins.float
+    """Over three days."""
+    var_5d: builtins.float
+    """Over five days."""
+    confidence: builtins.float
+    """Confidence of the three."""
+    current_exposure: builtins.float
+    """P&L of the session so far; absent: cannot be computed."""
+    status: Global___UltraShortStatus.ValueType
+    """Against the limit."""
+    excess: builtins.float
+    """The largest amount by which a horizon's loss is over its limit, in base currency; 0: within all."""
+    excess_left: builtins.float
+    """What these reductions leave of the excess, in base currency; 0: nothing."""
+    @property
+    def gap_horizons(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Horizons in days whose figure is the gap loss."""
+
+    @property
+    def limits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___UltraShortLimit]:
+        """Limits of the configuration (report.ultra_short_limits), the shortest horizon first; empty: none, or a strategy was
+        asked about, since they are the account's.
+        """
+
+    @property
+    def reductions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlannedReduction]:
+        """What would be closed first to free the excess, in that order; advice, nothing is instructed. Empty unless breached."""
+
+    def __init__(
+        self,
+        *,
+        var_1d: builtins.float = ...,
+        var_3d: builtins.float = ...,
+        var_5d: builtins.float = ...,
+        confidence: builtins.float = ...,
+        current_exposure: builtins.float | None = ...,
+        status: Global___UltraShortStatus.ValueType = ...,
+        gap_horizons: collections.abc.Iterable[builtins.int] | None = ...,
+        limits: collections.abc.Iterable[Global___UltraShortLimit] | None = ...,
+        excess: builtins.float = ...,
+        reductions: collections.abc.Iterable[Global___PlannedReduction] | None = ...,
+        excess_left: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_current_exposure", b"_current_exposure", "current_exposure", b"current_exposure"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_current_exposure", b"_current_exposure", "confidence", b"confidence", "current_exposure", b"current_exposure", "excess", b"excess", "excess_left", b"excess_left", "gap_horizons", b"gap_horizons", "limits", b"limits", "reductions", b"reductions", "status", b"status", "var_1d", b"var_1d", "var_3d", b"var_3d", "var_5d", b"var_5d"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_current_exposure", b"_current_exposure"]) -> typing.Literal["current_exposure"] | None: ...
+
+Global___UltraShortVar: typing_extensions.TypeAlias = UltraShortVar
+
+@typing.final
+class UltraShortLimit(google.protobuf.message.Message):
+    """A limit on the loss over some days."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HORIZON_DAYS_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    horizon_days: builtins.int
+    """1, 3 or 5."""
+    limit: builtins.float
+    """The loss that must not be passed, in base currency."""
+    def __init__(
+        self,
+        *,
+        horizon_days: builtins.int = ...,
+        limit: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["horizon_days", b"horizon_days", "limit", b"limit"]) -> None: ...
+
+Global___UltraShortLimit: typing_extensions.TypeAlias = UltraShortLimit
+
+@typing.final
+class PlannedReduction(google.protobuf.message.Message):
+    """A position that would be closed, whole or in part."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: builtins.int
+    SYMBOL_FIELD_NUMBER: builtins.int
+    SIDE_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    EXCESS_LEFT_FIELD_NUMBER: builtins.int
+    strategy: builtins.str
+    """Strategy; empty is the one without a name."""
+    symbol: builtins.str
+    """Symbol."""
+    side: riskgateway.v1.order_pb2.Side.ValueType
+    """Side that reduces."""
+    quantity: builtins.float
+    """In units of the instrument, whole lots, more than 0."""
+    excess_left: builtins.float
+    """Over the limit once this and those before it are closed, in base currency."""
+    def __init__(
+        self,
+        *,
+        strategy: builtins.str = ...,
+        symbol: builtins.str = ...,
+        side: riskgateway.v1.order_pb2.Side.ValueType = ...,
+        quantity: builtins.float = ...,
+        excess_left: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["excess_left", b"excess_left", "quantity", b"quantity", "side", b"side", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+
+Global___PlannedReduction: typing_extensions.TypeAlias = PlannedReduction
 
 @typing.final
 class GetVarResponse(google.protobuf.message.Message):
@@ -172,6 +468,14 @@ class GetVarResponse(google.protobuf.message.Message):
     SAMPLE_GAP_FIELD_NUMBER: builtins.int
     GAP_LOSS_FIELD_NUMBER: builtins.int
     UNIFIED_VALUE_AT_RISK_FIELD_NUMBER: builtins.int
+    GROUPS_FIELD_NUMBER: builtins.int
+    COMPONENT_CONFIDENCE_FIELD_NUMBER: builtins.int
+    SHORTFALL_COMPONENT_TOTAL_FIELD_NUMBER: builtins.int
+    HISTORICAL_COMPONENT_TOTAL_FIELD_NUMBER: builtins.int
+    HISTORICAL_SHORTFALL_COMPONENT_TOTAL_FIELD_NUMBER: builtins.int
+    SHRINKAGE_FIELD_NUMBER: builtins.int
+    ULTRA_SHORT_FIELD_NUMBER: builtins.int
+    COMPONENT_METHOD_FIELD_NUMBER: builtins.int
     component_total: builtins.float
     """What they sum to, in base currency: parametric VaR on the shrunk covariance."""
     sample_gap: builtins.float
@@ -180,6 +484,18 @@ class GetVarResponse(google.protobuf.message.Message):
     """The largest loss in a gap through a coming event, in base currency; absent: no event reaches the book."""
     unified_value_at_risk: builtins.float
     """max(historical VaR at 99 % over the horizon, gap loss) in base currency; absent: cannot be computed."""
+    component_confidence: builtins.float
+    """Confidence of the contributions; 0: none were asked for."""
+    shortfall_component_total: builtins.float
+    """What the shortfall components sum to, in base currency."""
+    historical_component_total: builtins.float
+    """What the historical components sum to, in base currency; absent: none can be computed."""
+    historical_shortfall_component_total: builtins.float
+    """What the historical shortfall components sum to, in base currency; absent: none can be computed."""
+    shrinkage: builtins.float
+    """Share of the scaled identity in the shrunk covariance, 0 to 1; absent: no contributions."""
+    component_method: riskgateway.v1.risk_pb2.VarMethod.ValueType
+    """Method of `component` and what stands beside it: parametric, but historical where options are held."""
     @property
     def stamp(self) -> riskgateway.v1.risk_pb2.RiskStamp:
         """What they were computed from."""
@@ -192,6 +508,14 @@ class GetVarResponse(google.protobuf.message.Message):
     def components(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___VarComponent]:
         """Contributions at the highest confidence over one day; empty unless asked for."""
 
+    @property
+    def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___VarGroup]:
+        """What strategies, asset classes and sectors contribute; empty unless components were asked for."""
+
+    @property
+    def ultra_short(self) -> Global___UltraShortVar:
+        """Absent unless asked for."""
+
     def __init__(
         self,
         *,
@@ -202,15 +526,55 @@ class GetVarResponse(google.protobuf.message.Message):
         sample_gap: builtins.float = ...,
         gap_loss: builtins.float | None = ...,
         unified_value_at_risk: builtins.float | None = ...,
+        groups: collections.abc.Iterable[Global___VarGroup] | None = ...,
+        component_confidence: builtins.float = ...,
+        shortfall_component_total: builtins.float = ...,
+        historical_component_total: builtins.float | None = ...,
+        historical_shortfall_component_total: builtins.float | None = ...,
+        shrinkage: builtins.float | None = ...,
+        ultra_short: Global___UltraShortVar | None = ...,
+        component_method: riskgateway.v1.risk_pb2.VarMethod.ValueType = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_gap_loss", b"_gap_loss", "_unified_value_at_risk", b"_unified_value_at_risk", "gap_loss", b"gap_loss", "stamp", b"stamp", "unified_value_at_risk", b"unified_value_at_risk"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_gap_loss", b"_gap_loss", "_unified_value_at_risk", b"_unified_value_at_risk", "component_total", b"component_total", "components", b"components", "estimates", b"estimates", "gap_loss", b"gap_loss", "sample_gap", b"sample_gap", "stamp", b"stamp", "unified_value_at_risk", b"unified_value_at_risk"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_gap_loss", b"_gap_loss", "_historical_component_total", b"_historical_component_total", "_historical_shortfall_component_total", b"_historical_shortfall_component_total", "_shrinkage", b"_shrinkage", "_unified_value_at_risk", b"_unified_value_at_risk", "gap_loss", b"gap_loss", "historical_component_total", b"historical_component_total", "historical_shortfall_component_total", b"historical_shortfall_component_total", "shrinkage", b"shrinkage", "stamp", b"stamp", "ultra_short", b"ultra_short", "unified_value_at_risk", b"unified_value_at_risk"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_gap_loss", b"_gap_loss", "_historical_component_total", b"_historical_component_total", "_historical_shortfall_component_total", b"_historical_shortfall_component_total", "_shrinkage", b"_shrinkage", "_unified_value_at_risk", b"_unified_value_at_risk", "component_confidence", b"component_confidence", "component_method", b"component_method", "component_total", b"component_total", "components", b"components", "estimates", b"estimates", "gap_loss", b"gap_loss", "groups", b"groups", "historical_component_total", b"historical_component_total", "historical_shortfall_component_total", b"historical_shortfall_component_total", "sample_gap", b"sample_gap", "shortfall_component_total", b"shortfall_component_total", "shrinkage", b"shrinkage", "stamp", b"stamp", "ultra_short", b"ultra_short", "unified_value_at_risk", b"unified_value_at_risk"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_gap_loss", b"_gap_loss"]) -> typing.Literal["gap_loss"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_historical_component_total", b"_historical_component_total"]) -> typing.Literal["historical_component_total"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_historical_shortfall_component_total", b"_historical_shortfall_component_total"]) -> typing.Literal["historical_shortfall_component_total"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_shrinkage", b"_shrinkage"]) -> typing.Literal["shrinkage"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_unified_value_at_risk", b"_unified_value_at_risk"]) -> typing.Literal["unified_value_at_risk"] | None: ...
 
 Global___GetVarResponse: typing_extensions.TypeAlias = GetVarResponse
+
+@typing.final
+class LeftOutPosition(google.protobuf.message.Message):
+    """A position that a figure does not count, and why."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: builtins.int
+    SYMBOL_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    strategy: builtins.str
+    """Strategy; empty is the strategy without a name."""
+    symbol: builtins.str
+    """Symbol."""
+    reason: builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        strategy: builtins.str = ...,
+        symbol: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+
+Global___LeftOutPosition: typing_extensions.TypeAlias = LeftOutPosition
 
 @typing.final
 class StressScenario(google.protobuf.message.Message):
@@ -265,12 +629,15 @@ class GetStressRequest(google.protobuf.message.Message):
     SCENARIOS_FIELD_NUMBER: builtins.int
     CUSTOM_SCENARIOS_FIELD_NUMBER: builtins.int
     OPEN_ORDERS_EXCLUDED_FIELD_NUMBER: builtins.int
+    RUN_ALL_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account, required."""
     strategy: builtins.str
     """Strategy; empty: the whole account."""
     open_orders_excluded: builtins.bool
     """Positions only, open orders not counted."""
+    run_all: builtins.bool
+    """Also the grid of spot and volatility moves of each underlying, and the replay of each window that is shipped."""
     @property
     def scenarios(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of the model's scenarios; empty: all, unless `custom_scenarios` are given. Unknown: INVALID_ARGUMENT."""
@@ -287,8 +654,9 @@ class GetStressRequest(google.protobuf.message.Message):
         scenarios: collections.abc.Iterable[builtins.str] | None = ...,
         custom_scenarios: collections.abc.Iterable[Global___StressScenario] | None = ...,
         open_orders_excluded: builtins.bool = ...,
+        run_all: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "custom_scenarios", b"custom_scenarios", "open_orders_excluded", b"open_orders_excluded", "scenarios", b"scenarios", "strategy", b"strategy"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "custom_scenarios", b"custom_scenarios", "open_orders_excluded", b"open_orders_excluded", "run_all", b"run_all", "scenarios", b"scenarios", "strategy", b"strategy"]) -> None: ...
 
 Global___GetStressRequest: typing_extensions.TypeAlias = GetStressRequest
 
@@ -303,6 +671,7 @@ class StressContribution(google.protobuf.message.Message):
     LOSS_FIELD_NUMBER: builtins.int
     INSTRUMENT_RETURN_FIELD_NUMBER: builtins.int
     FACTOR_FIELD_NUMBER: builtins.int
+    FACTORS_FIELD_NUMBER: builtins.int
     strategy: builtins.str
     """Strategy; empty is the strategy without a name."""
     symbol: builtins.str
@@ -310,21 +679,52 @@ class StressContribution(google.protobuf.message.Message):
     loss: builtins.float
     """Its loss in base currency, positive is a loss, open orders at the end that loses more."""
     instrument_return: builtins.float
-    """Return of the instrument in the scenario, as a decimal; for options: P&L per unit over its price."""
+    """Return of the instrument in the scenario, as a decimal; for options: P&L per unit over its price, absent where that
+    is 0.
+    """
     factor: builtins.str
-    """Factor that reaches it; empty: none does, and it counts as unaffected."""
+    """Factor that reaches it, the first of several; empty: none does, and it counts as unaffected."""
+    @property
+    def factors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """All factors that reach it."""
+
     def __init__(
         self,
         *,
         strategy: builtins.str = ...,
         symbol: builtins.str = ...,
         loss: builtins.float = ...,
-        instrument_return: builtins.float = ...,
+        instrument_return: builtins.float | None = ...,
         factor: builtins.str = ...,
+        factors: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["factor", b"factor", "instrument_return", b"instrument_return", "loss", b"loss", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_instrument_return", b"_instrument_return", "instrument_return", b"instrument_return"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_instrument_return", b"_instrument_return", "factor", b"factor", "factors", b"factors", "instrument_return", b"instrument_return", "loss", b"loss", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_instrument_return", b"_instrument_return"]) -> typing.Literal["instrument_return"] | None: ...
 
 Global___StressContribution: typing_extensions.TypeAlias = StressContribution
+
+@typing.final
+class StrategyLoss(google.protobuf.message.Message):
+    """What a strategy loses in a scenario."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: builtins.int
+    LOSS_FIELD_NUMBER: builtins.int
+    strategy: builtins.str
+    """Strategy; empty is the strategy without a name."""
+    loss: builtins.float
+    """Loss in base currency, positive is a loss."""
+    def __init__(
+        self,
+        *,
+        strategy: builtins.str = ...,
+        loss: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["loss", b"loss", "strategy", b"strategy"]) -> None: ...
+
+Global___StrategyLoss: typing_extensions.TypeAlias = StrategyLoss
 
 @typing.final
 class StressResult(google.protobuf.message.Message):
@@ -334,6 +734,14 @@ class StressResult(google.protobuf.message.Message):
 
     STRESS_LOSS_FIELD_NUMBER: builtins.int
     CONTRIBUTIONS_FIELD_NUMBER: builtins.int
+    STRATEGIES_FIELD_NUMBER: builtins.int
+    POSITIONS_FIELD_NUMBER: builtins.int
+    UNAFFECTED_POSITIONS_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
+    positions: builtins.int
+    """Positions with something at stake."""
+    unaffected_positions: builtins.int
+    """Of them, those whose price no factor of the scenario reaches; more than half of them is a warning."""
     @property
     def stress_loss(self) -> riskgateway.v1.risk_pb2.StressLoss:
         """The loss."""
@@ -342,16 +750,151 @@ class StressResult(google.protobuf.message.Message):
     def contributions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StressContribution]:
         """What each position contributes, greatest loss first; they sum to the loss."""
 
+    @property
+    def strategies(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StrategyLoss]:
+        """What each strategy loses; they sum to the loss."""
+
+    @property
+    def left_out(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LeftOutPosition]:
+        """Of them, those that can't be evaluated: the loss is that of the others."""
+
     def __init__(
         self,
         *,
         stress_loss: riskgateway.v1.risk_pb2.StressLoss | None = ...,
         contributions: collections.abc.Iterable[Global___StressContribution] | None = ...,
+        strategies: collections.abc.Iterable[Global___StrategyLoss] | None = ...,
+        positions: builtins.int = ...,
+        unaffected_positions: builtins.int = ...,
+        left_out: collections.abc.Iterable[Global___LeftOutPosition] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["stress_loss", b"stress_loss"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["contributions", b"contributions", "stress_loss", b"stress_loss"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["contributions", b"contributions", "left_out", b"left_out", "positions", b"positions", "strategies", b"strategies", "stress_loss", b"stress_loss", "unaffected_positions", b"unaffected_positions"]) -> None: ...
 
 Global___StressResult: typing_extensions.TypeAlias = StressResult
+
+@typing.final
+class GridPoint(google.protobuf.message.Message):
+    """The loss of all positions in one underlying at a point of its grid."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SPOT_SHOCK_FIELD_NUMBER: builtins.int
+    VOLATILITY_CHANGE_FIELD_NUMBER: builtins.int
+    LOSS_FIELD_NUMBER: builtins.int
+    spot_shock: builtins.float
+    """Move of the underlying: a return, for bonds a change of yield, for credit a relative change of the spread."""
+    volatility_change: builtins.float
+    """Change of implied volatility, absolute: 0.10 is ten points."""
+    loss: builtins.float
+    """Loss in base currency, positive is a loss."""
+    def __init__(
+        self,
+        *,
+        spot_shock: builtins.float = ...,
+        volatility_change: builtins.float = ...,
+        loss: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["loss", b"loss", "spot_shock", b"spot_shock", "volatility_change", b"volatility_change"]) -> None: ...
+
+Global___GridPoint: typing_extensions.TypeAlias = GridPoint
+
+@typing.final
+class UnderlyingGrid(google.protobuf.message.Message):
+    """The grid of one underlying; everything else stands still."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UNDERLYING_FIELD_NUMBER: builtins.int
+    POINTS_FIELD_NUMBER: builtins.int
+    WORST_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
+    underlying: builtins.str
+    """Underlying."""
+    @property
+    def points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GridPoint]:
+        """Every point, rising in spot shock, then in volatility change."""
+
+    @property
+    def worst(self) -> Global___GridPoint:
+        """The greatest loss of them."""
+
+    @property
+    def left_out(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LeftOutPosition]:
+        """Positions that can't be evaluated there."""
+
+    def __init__(
+        self,
+        *,
+        underlying: builtins.str = ...,
+        points: collections.abc.Iterable[Global___GridPoint] | None = ...,
+        worst: Global___GridPoint | None = ...,
+        left_out: collections.abc.Iterable[Global___LeftOutPosition] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["worst", b"worst"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["left_out", b"left_out", "points", b"points", "underlying", b"underlying", "worst", b"worst"]) -> None: ...
+
+Global___UnderlyingGrid: typing_extensions.TypeAlias = UnderlyingGrid
+
+@typing.final
+class ReplayLoss(google.protobuf.message.Message):
+    """The outcome of one window of history."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WINDOW_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    WORST_POINT_FIELD_NUMBER: builtins.int
+    COVERED_SHARE_FIELD_NUMBER: builtins.int
+    window: builtins.str
+    """Name of the window."""
+    status: Global___ReplayStatus.ValueType
+    """How much of it and of the book the prices cover."""
+    covered_share: builtins.float
+    """Part of the book's gross value that has prices there; absent: nothing is held."""
+    @property
+    def worst_point(self) -> Global___ReplayDay:
+        """The worst cumulative point; absent: no data."""
+
+    def __init__(
+        self,
+        *,
+        window: builtins.str = ...,
+        status: Global___ReplayStatus.ValueType = ...,
+        worst_point: Global___ReplayDay | None = ...,
+        covered_share: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_covered_share", b"_covered_share", "covered_share", b"covered_share", "worst_point", b"worst_point"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_covered_share", b"_covered_share", "covered_share", b"covered_share", "status", b"status", "window", b"window", "worst_point", b"worst_point"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_covered_share", b"_covered_share"]) -> typing.Literal["covered_share"] | None: ...
+
+Global___ReplayLoss: typing_extensions.TypeAlias = ReplayLoss
+
+@typing.final
+class WorstCase(google.protobuf.message.Message):
+    """Where the greatest loss was found."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    LOSS_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """scenario, grid or replay."""
+    name: builtins.str
+    """Scenario, underlying or window."""
+    loss: builtins.float
+    """Loss in base currency, positive is a loss."""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        name: builtins.str = ...,
+        loss: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "loss", b"loss", "name", b"name"]) -> None: ...
+
+Global___WorstCase: typing_extensions.TypeAlias = WorstCase
 
 @typing.final
 class GetStressResponse(google.protobuf.message.Message):
@@ -362,6 +905,9 @@ class GetStressResponse(google.protobuf.message.Message):
     STAMP_FIELD_NUMBER: builtins.int
     RESULTS_FIELD_NUMBER: builtins.int
     WORST_STRESS_FIELD_NUMBER: builtins.int
+    GRIDS_FIELD_NUMBER: builtins.int
+    REPLAYS_FIELD_NUMBER: builtins.int
+    WORST_CASE_FIELD_NUMBER: builtins.int
     @property
     def stamp(self) -> riskgateway.v1.risk_pb2.RiskStamp:
         """What they were computed from."""
@@ -372,7 +918,19 @@ class GetStressResponse(google.protobuf.message.Message):
 
     @property
     def worst_stress(self) -> riskgateway.v1.risk_pb2.StressLoss:
-        """The greatest loss of them."""
+        """The greatest loss of them; absent: none could be evaluated."""
+
+    @property
+    def grids(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___UnderlyingGrid]:
+        """By underlying, greatest worst point first; empty unless all was asked for."""
+
+    @property
+    def replays(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ReplayLoss]:
+        """By window; empty unless all was asked for."""
+
+    @property
+    def worst_case(self) -> Global___WorstCase:
+        """The greatest loss of scenarios, grids and replays; absent: none could be evaluated."""
 
     def __init__(
         self,
@@ -380,9 +938,12 @@ class GetStressResponse(google.protobuf.message.Message):
         stamp: riskgateway.v1.risk_pb2.RiskStamp | None = ...,
         results: collections.abc.Iterable[Global___StressResult] | None = ...,
         worst_stress: riskgateway.v1.risk_pb2.StressLoss | None = ...,
+        grids: collections.abc.Iterable[Global___UnderlyingGrid] | None = ...,
+        replays: collections.abc.Iterable[Global___ReplayLoss] | None = ...,
+        worst_case: Global___WorstCase | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["stamp", b"stamp", "worst_stress", b"worst_stress"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["results", b"results", "stamp", b"stamp", "worst_stress", b"worst_stress"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["stamp", b"stamp", "worst_case", b"worst_case", "worst_stress", b"worst_stress"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["grids", b"grids", "replays", b"replays", "results", b"results", "stamp", b"stamp", "worst_case", b"worst_case", "worst_stress", b"worst_stress"]) -> None: ...
 
 Global___GetStressResponse: typing_extensions.TypeAlias = GetStressResponse
 
@@ -411,7 +972,7 @@ class GetReverseStressRequest(google.protobuf.message.Message):
     loss_ratio: builtins.float
     """As a share of equity, more than 0."""
     multiplier_max: builtins.float
-    """Largest multiplier to look at, more than 0; 0: 10."""
+    """Largest multiplier to look at, more than `multiplier_min`, at most 100; 0: 5."""
     open_orders_excluded: builtins.bool
     """Positions only, open orders not counted."""
     @property
@@ -438,6 +999,80 @@ class GetReverseStressRequest(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["target", b"target"]) -> typing.Literal["loss", "loss_ratio"] | None: ...
 
 Global___GetReverseStressRequest: typing_extensions.TypeAlias = GetReverseStressRequest
+
+@typing.final
+class JointShock(google.protobuf.message.Message):
+    """The shock of one factor or asset in the most likely joint shock."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SHOCK_FIELD_NUMBER: builtins.int
+    LOSS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Symbol."""
+    shock: builtins.float
+    """Its return as a decimal, in base currency."""
+    loss: builtins.float
+    """What the position in it loses there, in base currency; they sum to the loss."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        shock: builtins.float = ...,
+        loss: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["loss", b"loss", "name", b"name", "shock", b"shock"]) -> None: ...
+
+Global___JointShock: typing_extensions.TypeAlias = JointShock
+
+@typing.final
+class MostLikelyShock(google.protobuf.message.Message):
+    """The joint move of the book's instruments that costs the loss and is the most likely of all that do, by Mahalanobis
+    distance on the shrunk covariance of daily returns.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEASIBLE_FIELD_NUMBER: builtins.int
+    SHOCKS_FIELD_NUMBER: builtins.int
+    LOSS_FIELD_NUMBER: builtins.int
+    DISTANCE_FIELD_NUMBER: builtins.int
+    PLAUSIBILITY_FIELD_NUMBER: builtins.int
+    TAIL_PROBABILITY_FIELD_NUMBER: builtins.int
+    INFEASIBLE_SYMBOLS_FIELD_NUMBER: builtins.int
+    feasible: builtins.bool
+    """It exists, and nothing would have to lose all of its price or more."""
+    loss: builtins.float
+    """Loss there in base currency."""
+    distance: builtins.float
+    """Mahalanobis distance in standard deviations of a day."""
+    plausibility: builtins.float
+    """Chance of any day as far out or farther, were moves normal (chi-square tail, a degree of freedom for each symbol)."""
+    tail_probability: builtins.float
+    """Chance of losing as much or more in a day, were moves normal."""
+    @property
+    def shocks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___JointShock]:
+        """Of every instrument that moves, largest first."""
+
+    @property
+    def infeasible_symbols(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Symbols that would have to lose all of their price or more: no market makes such a move."""
+
+    def __init__(
+        self,
+        *,
+        feasible: builtins.bool = ...,
+        shocks: collections.abc.Iterable[Global___JointShock] | None = ...,
+        loss: builtins.float = ...,
+        distance: builtins.float = ...,
+        plausibility: builtins.float = ...,
+        tail_probability: builtins.float = ...,
+        infeasible_symbols: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["distance", b"distance", "feasible", b"feasible", "infeasible_symbols", b"infeasible_symbols", "loss", b"loss", "plausibility", b"plausibility", "shocks", b"shocks", "tail_probability", b"tail_probability"]) -> None: ...
+
+Global___MostLikelyShock: typing_extensions.TypeAlias = MostLikelyShock
 
 @typing.final
 class ReverseStressPoint(google.protobuf.message.Message):
@@ -473,6 +1108,9 @@ class GetReverseStressResponse(google.protobuf.message.Message):
     TARGET_LOSS_FIELD_NUMBER: builtins.int
     LOSS_MAX_FIELD_NUMBER: builtins.int
     POINTS_FIELD_NUMBER: builtins.int
+    SCENARIO_FIELD_NUMBER: builtins.int
+    MOST_LIKELY_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
     reachable: builtins.bool
     """The loss is reached at or below `multiplier_max`."""
     multiplier: builtins.float
@@ -481,6 +1119,8 @@ class GetReverseStressResponse(google.protobuf.message.Message):
     """The loss asked for, in base currency."""
     loss_max: builtins.float
     """The greatest loss found up to `multiplier_max`, in base currency."""
+    scenario: builtins.str
+    """Name of the scenario that was scaled."""
     @property
     def stamp(self) -> riskgateway.v1.risk_pb2.RiskStamp:
         """What it was computed from."""
@@ -488,6 +1128,14 @@ class GetReverseStressResponse(google.protobuf.message.Message):
     @property
     def points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ReverseStressPoint]:
         """The scan, rising in multiplier: a loss need not rise with it."""
+
+    @property
+    def most_likely(self) -> Global___MostLikelyShock:
+        """Beyond multipliers of one scenario; absent: cannot be computed, the warnings say why."""
+
+    @property
+    def left_out(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LeftOutPosition]:
+        """Positions that can't be evaluated: the losses are those of the others."""
 
     def __init__(
         self,
@@ -498,9 +1146,12 @@ class GetReverseStressResponse(google.protobuf.message.Message):
         target_loss: builtins.float = ...,
         loss_max: builtins.float = ...,
         points: collections.abc.Iterable[Global___ReverseStressPoint] | None = ...,
+        scenario: builtins.str = ...,
+        most_likely: Global___MostLikelyShock | None = ...,
+        left_out: collections.abc.Iterable[Global___LeftOutPosition] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_multiplier", b"_multiplier", "multiplier", b"multiplier", "stamp", b"stamp"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_multiplier", b"_multiplier", "loss_max", b"loss_max", "multiplier", b"multiplier", "points", b"points", "reachable", b"reachable", "stamp", b"stamp", "target_loss", b"target_loss"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_multiplier", b"_multiplier", "most_likely", b"most_likely", "multiplier", b"multiplier", "stamp", b"stamp"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_multiplier", b"_multiplier", "left_out", b"left_out", "loss_max", b"loss_max", "most_likely", b"most_likely", "multiplier", b"multiplier", "points", b"points", "reachable", b"reachable", "scenario", b"scenario", "stamp", b"stamp", "target_loss", b"target_loss"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_multiplier", b"_multiplier"]) -> typing.Literal["multiplier"] | None: ...
 
 Global___GetReverseStressResponse: typing_extensions.TypeAlias = GetReverseStressResponse
@@ -515,6 +1166,7 @@ class ReplayHistoryRequest(google.protobuf.message.Message):
     STRATEGY_FIELD_NUMBER: builtins.int
     START_DATE_FIELD_NUMBER: builtins.int
     END_DATE_FIELD_NUMBER: builtins.int
+    WINDOW_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account, required."""
     strategy: builtins.str
@@ -523,6 +1175,8 @@ class ReplayHistoryRequest(google.protobuf.message.Message):
     """First day, YYYY-MM-DD, included: its return is the first."""
     end_date: builtins.str
     """Last day, YYYY-MM-DD, included; not before the first."""
+    window: builtins.str
+    """A window that is shipped, instead of two days: 2008, 2011, 2013, 2020 or 2022."""
     def __init__(
         self,
         *,
@@ -530,10 +1184,37 @@ class ReplayHistoryRequest(google.protobuf.message.Message):
         strategy: builtins.str = ...,
         start_date: builtins.str = ...,
         end_date: builtins.str = ...,
+        window: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "end_date", b"end_date", "start_date", b"start_date", "strategy", b"strategy"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "end_date", b"end_date", "start_date", b"start_date", "strategy", b"strategy", "window", b"window"]) -> None: ...
 
 Global___ReplayHistoryRequest: typing_extensions.TypeAlias = ReplayHistoryRequest
+
+@typing.final
+class ReplayPosition(google.protobuf.message.Message):
+    """What a position made of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: builtins.int
+    SYMBOL_FIELD_NUMBER: builtins.int
+    PNL_FIELD_NUMBER: builtins.int
+    strategy: builtins.str
+    """Strategy; empty is the strategy without a name."""
+    symbol: builtins.str
+    """Symbol."""
+    pnl: builtins.float
+    """P&L in base currency from the start to the worst point; negative is a loss."""
+    def __init__(
+        self,
+        *,
+        strategy: builtins.str = ...,
+        symbol: builtins.str = ...,
+        pnl: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pnl", b"pnl", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+
+Global___ReplayPosition: typing_extensions.TypeAlias = ReplayPosition
 
 @typing.final
 class ReplayDay(google.protobuf.message.Message):
@@ -572,8 +1253,25 @@ class ReplayHistoryResponse(google.protobuf.message.Message):
     WORST_POINT_FIELD_NUMBER: builtins.int
     MAX_DRAWDOWN_FIELD_NUMBER: builtins.int
     MISSING_SYMBOLS_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    WINDOW_FIELD_NUMBER: builtins.int
+    WINDOW_SOURCE_FIELD_NUMBER: builtins.int
+    START_DATE_FIELD_NUMBER: builtins.int
+    POSITIONS_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
+    COVERED_SHARE_FIELD_NUMBER: builtins.int
     max_drawdown: builtins.float
-    """The greatest fall from a cumulative peak, the start included, in base currency, 0 or more."""
+    """The greatest fall from a cumulative peak, the start included, in base currency, 0 or more; 0 without data."""
+    status: Global___ReplayStatus.ValueType
+    """How much is covered."""
+    window: builtins.str
+    """Name of the window; "own" where two days were given."""
+    window_source: builtins.str
+    """Why these dates; empty where two days were given."""
+    start_date: builtins.str
+    """The close that the book is held from, YYYY-MM-DD; empty: no data."""
+    covered_share: builtins.float
+    """Part of the book's gross value that is replayed; absent: nothing is held."""
     @property
     def stamp(self) -> riskgateway.v1.risk_pb2.RiskStamp:
         """What it was computed from."""
@@ -590,6 +1288,14 @@ class ReplayHistoryResponse(google.protobuf.message.Message):
     def missing_symbols(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Symbols without history there, left out of the sums."""
 
+    @property
+    def positions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ReplayPosition]:
+        """By position at the worst point, greatest loss first."""
+
+    @property
+    def left_out(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LeftOutPosition]:
+        """Positions without history there, and why."""
+
     def __init__(
         self,
         *,
@@ -598,9 +1304,17 @@ class ReplayHistoryResponse(google.protobuf.message.Message):
         worst_point: Global___ReplayDay | None = ...,
         max_drawdown: builtins.float = ...,
         missing_symbols: collections.abc.Iterable[builtins.str] | None = ...,
+        status: Global___ReplayStatus.ValueType = ...,
+        window: builtins.str = ...,
+        window_source: builtins.str = ...,
+        start_date: builtins.str = ...,
+        positions: collections.abc.Iterable[Global___ReplayPosition] | None = ...,
+        left_out: collections.abc.Iterable[Global___LeftOutPosition] | None = ...,
+        covered_share: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["stamp", b"stamp", "worst_point", b"worst_point"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["days", b"days", "max_drawdown", b"max_drawdown", "missing_symbols", b"missing_symbols", "stamp", b"stamp", "worst_point", b"worst_point"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_covered_share", b"_covered_share", "covered_share", b"covered_share", "stamp", b"stamp", "worst_point", b"worst_point"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_covered_share", b"_covered_share", "covered_share", b"covered_share", "days", b"days", "left_out", b"left_out", "max_drawdown", b"max_drawdown", "missing_symbols", b"missing_symbols", "positions", b"positions", "stamp", b"stamp", "start_date", b"start_date", "status", b"status", "window", b"window", "window_source", b"window_source", "worst_point", b"worst_point"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_covered_share", b"_covered_share"]) -> typing.Literal["covered_share"] | None: ...
 
 Global___ReplayHistoryResponse: typing_extensions.TypeAlias = ReplayHistoryResponse
 
@@ -738,6 +1452,7 @@ class GetGreeksResponse(google.protobuf.message.Message):
     UNDERLYINGS_FIELD_NUMBER: builtins.int
     POSITIONS_FIELD_NUMBER: builtins.int
     TOTAL_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
     @property
     def stamp(self) -> riskgateway.v1.risk_pb2.RiskStamp:
         """What they were computed from."""
@@ -754,6 +1469,10 @@ class GetGreeksResponse(google.protobuf.message.Message):
     def total(self) -> Global___Greeks:
         """The sum of what can be added over underlyings; delta in units is 0 here."""
 
+    @property
+    def left_out(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LeftOutPosition]:
+        """Positions that can't be valued, with an empty strategy: no sum counts them."""
+
     def __init__(
         self,
         *,
@@ -761,9 +1480,10 @@ class GetGreeksResponse(google.protobuf.message.Message):
         underlyings: collections.abc.Iterable[Global___UnderlyingGreeks] | None = ...,
         positions: collections.abc.Iterable[Global___PositionGreeks] | None = ...,
         total: Global___Greeks | None = ...,
+        left_out: collections.abc.Iterable[Global___LeftOutPosition] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["stamp", b"stamp", "total", b"total"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["positions", b"positions", "stamp", b"stamp", "total", b"total", "underlyings", b"underlyings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["left_out", b"left_out", "positions", b"positions", "stamp", b"stamp", "total", b"total", "underlyings", b"underlyings"]) -> None: ...
 
 Global___GetGreeksResponse: typing_extensions.TypeAlias = GetGreeksResponse
 
@@ -822,22 +1542,131 @@ class StrategyBudget(google.protobuf.message.Message):
     STRATEGY_FIELD_NUMBER: builtins.int
     COMPONENT_FIELD_NUMBER: builtins.int
     ALLOCATED_FIELD_NUMBER: builtins.int
+    LINE_FIELD_NUMBER: builtins.int
     strategy: builtins.str
     """Strategy; empty is the strategy without a name."""
     component: builtins.float
     """Its component of VaR in base currency; negative hedges."""
     allocated: builtins.float
-    """max(0, component) / VaR limit, as a ratio."""
+    """Sum over its positions of max(0, component) / VaR limit, as a ratio."""
+    @property
+    def line(self) -> Global___BudgetLine:
+        """The rest of what is known of it."""
+
     def __init__(
         self,
         *,
         strategy: builtins.str = ...,
         component: builtins.float = ...,
         allocated: builtins.float = ...,
+        line: Global___BudgetLine | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "component", b"component", "strategy", b"strategy"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["line", b"line"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "component", b"component", "line", b"line", "strategy", b"strategy"]) -> None: ...
 
 Global___StrategyBudget: typing_extensions.TypeAlias = StrategyBudget
+
+@typing.final
+class BudgetLine(google.protobuf.message.Message):
+    """What one scope uses of the budget. Ratios are of the whole budget, but for `utilization`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: builtins.int
+    COMPONENT_FIELD_NUMBER: builtins.int
+    ALLOCATED_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    BORROWED_FIELD_NUMBER: builtins.int
+    AVAILABLE_FIELD_NUMBER: builtins.int
+    UTILIZATION_FIELD_NUMBER: builtins.int
+    CAN_ADD_RISK_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
+    scope: builtins.str
+    """As kind:name, e.g. "account:ALPHA", "asset_class:equity", "symbol:AAPL", "strategy:momentum"."""
+    component: builtins.float
+    """Its component of VaR in base currency; negative hedges."""
+    allocated: builtins.float
+    """Sum over its positions of max(0, component) / VaR limit, as a ratio."""
+    share: builtins.float
+    """Bound of its risk_budget limit as a ratio, tightenings applied; absent: no limit holds it."""
+    borrowed: builtins.float
+    """What it has borrowed of other strategies less what they have of it, as a ratio; negative where it lends more."""
+    available: builtins.float
+    """max(0, share + borrowed - allocated), as a ratio; absent where `share` is."""
+    utilization: builtins.float
+    """allocated / (share + borrowed), 1 where all of it is used; absent: it has nothing to use."""
+    can_add_risk: builtins.bool
+    """It is not stopped, and it and the account have more than the limit set's `budget_headroom_min` left."""
+    paused: builtins.bool
+    """A stop or a halt lets it only reduce, or less."""
+    def __init__(
+        self,
+        *,
+        scope: builtins.str = ...,
+        component: builtins.float = ...,
+        allocated: builtins.float = ...,
+        share: builtins.float | None = ...,
+        borrowed: builtins.float = ...,
+        available: builtins.float | None = ...,
+        utilization: builtins.float | None = ...,
+        can_add_risk: builtins.bool = ...,
+        paused: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_available", b"_available", "_share", b"_share", "_utilization", b"_utilization", "available", b"available", "share", b"share", "utilization", b"utilization"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_available", b"_available", "_share", b"_share", "_utilization", b"_utilization", "allocated", b"allocated", "available", b"available", "borrowed", b"borrowed", "can_add_risk", b"can_add_risk", "component", b"component", "paused", b"paused", "scope", b"scope", "share", b"share", "utilization", b"utilization"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_available", b"_available"]) -> typing.Literal["available"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_share", b"_share"]) -> typing.Literal["share"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_utilization", b"_utilization"]) -> typing.Literal["utilization"] | None: ...
+
+Global___BudgetLine: typing_extensions.TypeAlias = BudgetLine
+
+@typing.final
+class BudgetLoan(google.protobuf.message.Message):
+    """A part of a strategy's risk budget that another has for a while. Ratios are of the whole budget."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOAN_ID_FIELD_NUMBER: builtins.int
+    FROM_STRATEGY_FIELD_NUMBER: builtins.int
+    TO_STRATEGY_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    loan_id: builtins.str
+    """Its id, unique in the account."""
+    from_strategy: builtins.str
+    """Whose share it is."""
+    to_strategy: builtins.str
+    """Who has it."""
+    share: builtins.float
+    """The share, from 0 to 1."""
+    actor: builtins.str
+    """Who lent it."""
+    reason: builtins.str
+    """Why."""
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it ends, excluded; absent: when somebody ends it."""
+
+    def __init__(
+        self,
+        *,
+        loan_id: builtins.str = ...,
+        from_strategy: builtins.str = ...,
+        to_strategy: builtins.str = ...,
+        share: builtins.float = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["end_time", b"end_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "end_time", b"end_time", "from_strategy", b"from_strategy", "loan_id", b"loan_id", "reason", b"reason", "share", b"share", "to_strategy", b"to_strategy"]) -> None: ...
+
+Global___BudgetLoan: typing_extensions.TypeAlias = BudgetLoan
 
 @typing.final
 class GetBudgetResponse(google.protobuf.message.Message):
@@ -851,6 +1680,12 @@ class GetBudgetResponse(google.protobuf.message.Message):
     ALLOCATED_FIELD_NUMBER: builtins.int
     AVAILABLE_FIELD_NUMBER: builtins.int
     MEASURE_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    ASSET_CLASSES_FIELD_NUMBER: builtins.int
+    POSITIONS_FIELD_NUMBER: builtins.int
+    LOANS_FIELD_NUMBER: builtins.int
+    CONFIDENCE_FIELD_NUMBER: builtins.int
+    HEADROOM_MIN_FIELD_NUMBER: builtins.int
     var_limit: builtins.float
     """The VaR limit of the account in base currency."""
     allocated: builtins.float
@@ -859,6 +1694,10 @@ class GetBudgetResponse(google.protobuf.message.Message):
     """max(0, 1 - allocated), as a ratio."""
     measure: builtins.str
     """What `var_limit` is the limit of, e.g. "var_99"."""
+    confidence: builtins.float
+    """Confidence of `var_limit`."""
+    headroom_min: builtins.float
+    """Share of a budget that has to be left where risk may be added."""
     @property
     def stamp(self) -> riskgateway.v1.risk_pb2.RiskStamp:
         """What it was computed from."""
@@ -866,6 +1705,22 @@ class GetBudgetResponse(google.protobuf.message.Message):
     @property
     def strategies(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StrategyBudget]:
         """By strategy, greatest first."""
+
+    @property
+    def total(self) -> Global___BudgetLine:
+        """The account: its VaR (or the sum of the contributions given) and its share of the budget, 1 where no limit says less."""
+
+    @property
+    def asset_classes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BudgetLine]:
+        """By asset class, greatest first; empty where contributions were given."""
+
+    @property
+    def positions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BudgetLine]:
+        """By symbol, greatest first; empty where contributions were given."""
+
+    @property
+    def loans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BudgetLoan]:
+        """Loans in force, oldest first."""
 
     def __init__(
         self,
@@ -876,9 +1731,15 @@ class GetBudgetResponse(google.protobuf.message.Message):
         allocated: builtins.float = ...,
         available: builtins.float = ...,
         measure: builtins.str = ...,
+        total: Global___BudgetLine | None = ...,
+        asset_classes: collections.abc.Iterable[Global___BudgetLine] | None = ...,
+        positions: collections.abc.Iterable[Global___BudgetLine] | None = ...,
+        loans: collections.abc.Iterable[Global___BudgetLoan] | None = ...,
+        confidence: builtins.float = ...,
+        headroom_min: builtins.float = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["stamp", b"stamp"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "available", b"available", "measure", b"measure", "stamp", b"stamp", "strategies", b"strategies", "var_limit", b"var_limit"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["stamp", b"stamp", "total", b"total"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allocated", b"allocated", "asset_classes", b"asset_classes", "available", b"available", "confidence", b"confidence", "headroom_min", b"headroom_min", "loans", b"loans", "measure", b"measure", "positions", b"positions", "stamp", b"stamp", "strategies", b"strategies", "total", b"total", "var_limit", b"var_limit"]) -> None: ...
 
 Global___GetBudgetResponse: typing_extensions.TypeAlias = GetBudgetResponse
 
@@ -893,7 +1754,7 @@ class GetLossHistoryRequest(google.protobuf.message.Message):
     account: builtins.str
     """Account, required."""
     sessions: builtins.int
-    """How many sessions back, the open one included, 1 to 1,000; 0: 20."""
+    """How many sessions back, the open one included, 1 to 520; 0: 30."""
     def __init__(
         self,
         *,
@@ -921,13 +1782,13 @@ class SessionLoss(google.protobuf.message.Message):
     session_date: builtins.str
     """Its date, YYYY-MM-DD."""
     open_equity: builtins.float
-    """Equity at its opening in base currency."""
+    """Equity at its opening in base currency; absent: not valued then."""
     equity: builtins.float
-    """Equity at its end, or now, in base currency."""
+    """Equity at its end, or now, in base currency; absent: a mark or rate was missing."""
     flows: builtins.float
     """Deposits less withdrawals in it, in base currency."""
     pnl: builtins.float
-    """equity - open_equity - flows in base currency; negative is a loss."""
+    """equity - open_equity - flows in base currency; negative is a loss; absent: one of them is."""
     daily_loss: builtins.float
     """Loss of the day as a share of opening equity, positive is a loss; absent: opening equity is not positive."""
     weekly_loss: builtins.float
@@ -938,18 +1799,24 @@ class SessionLoss(google.protobuf.message.Message):
         self,
         *,
         session_date: builtins.str = ...,
-        open_equity: builtins.float = ...,
-        equity: builtins.float = ...,
+        open_equity: builtins.float | None = ...,
+        equity: builtins.float | None = ...,
         flows: builtins.float = ...,
-        pnl: builtins.float = ...,
+        pnl: builtins.float | None = ...,
         daily_loss: builtins.float | None = ...,
         weekly_loss: builtins.float | None = ...,
         open: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_daily_loss", b"_daily_loss", "_weekly_loss", b"_weekly_loss", "daily_loss", b"daily_loss", "weekly_loss", b"weekly_loss"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_daily_loss", b"_daily_loss", "_weekly_loss", b"_weekly_loss", "daily_loss", b"daily_loss", "equity", b"equity", "flows", b"flows", "open", b"open", "open_equity", b"open_equity", "pnl", b"pnl", "session_date", b"session_date", "weekly_loss", b"weekly_loss"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_daily_loss", b"_daily_loss", "_equity", b"_equity", "_open_equity", b"_open_equity", "_pnl", b"_pnl", "_weekly_loss", b"_weekly_loss", "daily_loss", b"daily_loss", "equity", b"equity", "open_equity", b"open_equity", "pnl", b"pnl", "weekly_loss", b"weekly_loss"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_daily_loss", b"_daily_loss", "_equity", b"_equity", "_open_equity", b"_open_equity", "_pnl", b"_pnl", "_weekly_loss", b"_weekly_loss", "daily_loss", b"daily_loss", "equity", b"equity", "flows", b"flows", "open", b"open", "open_equity", b"open_equity", "pnl", b"pnl", "session_date", b"session_date", "weekly_loss", b"weekly_loss"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_daily_loss", b"_daily_loss"]) -> typing.Literal["daily_loss"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_equity", b"_equity"]) -> typing.Literal["equity"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_open_equity", b"_open_equity"]) -> typing.Literal["open_equity"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_pnl", b"_pnl"]) -> typing.Literal["pnl"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_weekly_loss", b"_weekly_loss"]) -> typing.Literal["weekly_loss"] | None: ...
 
@@ -963,6 +1830,10 @@ class GetLossHistoryResponse(google.protobuf.message.Message):
 
     STAMP_FIELD_NUMBER: builtins.int
     SESSIONS_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    status: riskgateway.v1.limit_pb2.LossStatus.ValueType
+    """How the account stands against its daily and weekly loss limits; UNSPECIFIED: none is armed."""
     @property
     def stamp(self) -> riskgateway.v1.risk_pb2.RiskStamp:
         """What they were computed from."""
@@ -971,14 +1842,20 @@ class GetLossHistoryResponse(google.protobuf.message.Message):
     def sessions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SessionLoss]:
         """Newest first."""
 
+    @property
+    def limits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[riskgateway.v1.limit_pb2.LimitUse]:
+        """Those limits and how much of each is used, confirmed over the policy's number of marks."""
+
     def __init__(
         self,
         *,
         stamp: riskgateway.v1.risk_pb2.RiskStamp | None = ...,
         sessions: collections.abc.Iterable[Global___SessionLoss] | None = ...,
+        status: riskgateway.v1.limit_pb2.LossStatus.ValueType = ...,
+        limits: collections.abc.Iterable[riskgateway.v1.limit_pb2.LimitUse] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["stamp", b"stamp"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["sessions", b"sessions", "stamp", b"stamp"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["limits", b"limits", "sessions", b"sessions", "stamp", b"stamp", "status", b"status"]) -> None: ...
 
 Global___GetLossHistoryResponse: typing_extensions.TypeAlias = GetLossHistoryResponse
 
@@ -1001,25 +1878,894 @@ class GetRiskReportRequest(google.protobuf.message.Message):
 Global___GetRiskReportRequest: typing_extensions.TypeAlias = GetRiskReportRequest
 
 @typing.final
+class RiskGauge(google.protobuf.message.Message):
+    """A figure that the level is judged by. All are ratios."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GAUGE_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    LEVEL_FIELD_NUMBER: builtins.int
+    MODERATE_THRESHOLD_FIELD_NUMBER: builtins.int
+    HIGH_THRESHOLD_FIELD_NUMBER: builtins.int
+    CRITICAL_THRESHOLD_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    gauge: builtins.str
+    """Which: limit_utilisation, var_99, stress, drawdown, leverage, session_loss; those in money as a share of equity."""
+    value: builtins.float
+    """Its value as a decimal, 0 or more, infinite where there is no equity to bear a loss; absent: cannot be computed."""
+    level: riskgateway.v1.risk_pb2.RiskLevel.ValueType
+    """Its level; `unevaluable_level` where it has no value."""
+    moderate_threshold: builtins.float
+    """MODERATE from here on, inclusive."""
+    high_threshold: builtins.float
+    """HIGH from here on, inclusive."""
+    critical_threshold: builtins.float
+    """CRITICAL from here on, inclusive."""
+    note: builtins.str
+    """The limit or scenario that it is the value of, or why there is no value, for people."""
+    def __init__(
+        self,
+        *,
+        gauge: builtins.str = ...,
+        value: builtins.float | None = ...,
+        level: riskgateway.v1.risk_pb2.RiskLevel.ValueType = ...,
+        moderate_threshold: builtins.float = ...,
+        high_threshold: builtins.float = ...,
+        critical_threshold: builtins.float = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "critical_threshold", b"critical_threshold", "gauge", b"gauge", "high_threshold", b"high_threshold", "level", b"level", "moderate_threshold", b"moderate_threshold", "note", b"note", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
+
+Global___RiskGauge: typing_extensions.TypeAlias = RiskGauge
+
+@typing.final
 class GetRiskReportResponse(google.protobuf.message.Message):
     """The report."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REPORT_FIELD_NUMBER: builtins.int
+    STAMP_FIELD_NUMBER: builtins.int
+    REPORT_AGE_FIELD_NUMBER: builtins.int
+    LEVEL_FIELD_NUMBER: builtins.int
+    LEVEL_GAUGES_FIELD_NUMBER: builtins.int
+    GAUGES_FIELD_NUMBER: builtins.int
+    UNEVALUABLE_LEVEL_FIELD_NUMBER: builtins.int
+    PROFIT_AND_LOSS_FIELD_NUMBER: builtins.int
+    TRENDS_FIELD_NUMBER: builtins.int
+    HEAT_MAP_FIELD_NUMBER: builtins.int
+    VALIDATIONS_FIELD_NUMBER: builtins.int
+    TIGHTENINGS_FIELD_NUMBER: builtins.int
+    ACCOUNT_RETURNS_FIELD_NUMBER: builtins.int
+    BOOK_RETURNS_FIELD_NUMBER: builtins.int
+    ASSET_CORRELATION_FIELD_NUMBER: builtins.int
+    STRATEGY_CORRELATION_FIELD_NUMBER: builtins.int
+    FACTOR_ATTRIBUTION_FIELD_NUMBER: builtins.int
+    level: riskgateway.v1.risk_pb2.RiskLevel.ValueType
+    """The highest level of the gauges."""
+    unevaluable_level: riskgateway.v1.risk_pb2.RiskLevel.ValueType
+    """What a gauge without a value counts as, as configured."""
     @property
     def report(self) -> riskgateway.v1.risk_pb2.RiskReport:
         """The worker's latest, with the sequence and time that it stands for."""
+
+    @property
+    def stamp(self) -> riskgateway.v1.risk_pb2.RiskStamp:
+        """Age of the report and of what it was made from, as of this answer."""
+
+    @property
+    def report_age(self) -> google.protobuf.duration_pb2.Duration:
+        """Since the report was made."""
+
+    @property
+    def level_gauges(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The gauges at that level; empty where it is LOW."""
+
+    @property
+    def gauges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RiskGauge]:
+        """Every gauge, with its thresholds as configured."""
+
+    @property
+    def profit_and_loss(self) -> Global___ProfitAndLoss:
+        """Profit and loss at the marks of this answer."""
+
+    @property
+    def trends(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FigureTrend]:
+        """Each figure over the last 30 sessions, the open one included."""
+
+    @property
+    def heat_map(self) -> Global___HeatMap:
+        """Positions by measures, hottest first."""
+
+    @property
+    def validations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelValidation]:
+        """How the account's own sessions judge the model; empty: none can be tested yet."""
+
+    @property
+    def tightenings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LimitTightening]:
+        """What makes limits tighter than they were set."""
+
+    @property
+    def account_returns(self) -> Global___ReturnFigures:
+        """What the account earned in its closed sessions, of the unit NAV: flows are no returns."""
+
+    @property
+    def book_returns(self) -> Global___ReturnFigures:
+        """What the positions held now would have earned on each day of the risk model, as a share of equity."""
+
+    @property
+    def asset_correlation(self) -> Global___CorrelationMatrix:
+        """Of the instruments held, the 20 largest by value, over the days of the risk model."""
+
+    @property
+    def strategy_correlation(self) -> Global___CorrelationMatrix:
+        """Of the P&L that each strategy's positions would have made on the days of the risk model."""
+
+    @property
+    def factor_attribution(self) -> Global___FactorAttribution:
+        """The session's P&L of the positions by factor; by strategy, sector and symbol it is in `profit_and_loss`."""
 
     def __init__(
         self,
         *,
         report: riskgateway.v1.risk_pb2.RiskReport | None = ...,
+        stamp: riskgateway.v1.risk_pb2.RiskStamp | None = ...,
+        report_age: google.protobuf.duration_pb2.Duration | None = ...,
+        level: riskgateway.v1.risk_pb2.RiskLevel.ValueType = ...,
+        level_gauges: collections.abc.Iterable[builtins.str] | None = ...,
+        gauges: collections.abc.Iterable[Global___RiskGauge] | None = ...,
+        unevaluable_level: riskgateway.v1.risk_pb2.RiskLevel.ValueType = ...,
+        profit_and_loss: Global___ProfitAndLoss | None = ...,
+        trends: collections.abc.Iterable[Global___FigureTrend] | None = ...,
+        heat_map: Global___HeatMap | None = ...,
+        validations: collections.abc.Iterable[Global___ModelValidation] | None = ...,
+        tightenings: collections.abc.Iterable[Global___LimitTightening] | None = ...,
+        account_returns: Global___ReturnFigures | None = ...,
+        book_returns: Global___ReturnFigures | None = ...,
+        asset_correlation: Global___CorrelationMatrix | None = ...,
+        strategy_correlation: Global___CorrelationMatrix | None = ...,
+        factor_attribution: Global___FactorAttribution | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["report", b"report"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["report", b"report"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["account_returns", b"account_returns", "asset_correlation", b"asset_correlation", "book_returns", b"book_returns", "factor_attribution", b"factor_attribution", "heat_map", b"heat_map", "profit_and_loss", b"profit_and_loss", "report", b"report", "report_age", b"report_age", "stamp", b"stamp", "strategy_correlation", b"strategy_correlation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["account_returns", b"account_returns", "asset_correlation", b"asset_correlation", "book_returns", b"book_returns", "factor_attribution", b"factor_attribution", "gauges", b"gauges", "heat_map", b"heat_map", "level", b"level", "level_gauges", b"level_gauges", "profit_and_loss", b"profit_and_loss", "report", b"report", "report_age", b"report_age", "stamp", b"stamp", "strategy_correlation", b"strategy_correlation", "tightenings", b"tightenings", "trends", b"trends", "unevaluable_level", b"unevaluable_level", "validations", b"validations"]) -> None: ...
 
 Global___GetRiskReportResponse: typing_extensions.TypeAlias = GetRiskReportResponse
+
+@typing.final
+class WorstStretch(google.protobuf.message.Message):
+    """A worst stretch of days."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: builtins.int
+    LOSS_FIELD_NUMBER: builtins.int
+    FIRST_DATE_FIELD_NUMBER: builtins.int
+    LAST_DATE_FIELD_NUMBER: builtins.int
+    days: builtins.int
+    """Length in days: 1, 5 or 10."""
+    loss: builtins.float
+    """Compounded loss as a decimal, positive is a loss."""
+    first_date: builtins.str
+    """Its first day, YYYY-MM-DD."""
+    last_date: builtins.str
+    """Its last day, YYYY-MM-DD."""
+    def __init__(
+        self,
+        *,
+        days: builtins.int = ...,
+        loss: builtins.float = ...,
+        first_date: builtins.str = ...,
+        last_date: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["days", b"days", "first_date", b"first_date", "last_date", b"last_date", "loss", b"loss"]) -> None: ...
+
+Global___WorstStretch: typing_extensions.TypeAlias = WorstStretch
+
+@typing.final
+class ReturnFigures(google.protobuf.message.Message):
+    """Statistics of daily returns and their fit to a benchmark, as decimals. Below 20 days all of them are absent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBSERVATIONS_FIELD_NUMBER: builtins.int
+    FIRST_DATE_FIELD_NUMBER: builtins.int
+    LAST_DATE_FIELD_NUMBER: builtins.int
+    MEAN_FIELD_NUMBER: builtins.int
+    VOLATILITY_FIELD_NUMBER: builtins.int
+    DOWNSIDE_DEVIATION_FIELD_NUMBER: builtins.int
+    SKEWNESS_FIELD_NUMBER: builtins.int
+    KURTOSIS_FIELD_NUMBER: builtins.int
+    WORST_FIELD_NUMBER: builtins.int
+    BENCHMARK_FIELD_NUMBER: builtins.int
+    BENCHMARK_OBSERVATIONS_FIELD_NUMBER: builtins.int
+    BETA_FIELD_NUMBER: builtins.int
+    ALPHA_FIELD_NUMBER: builtins.int
+    R_SQUARED_FIELD_NUMBER: builtins.int
+    RESIDUAL_VOLATILITY_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    observations: builtins.int
+    """Days of returns."""
+    first_date: builtins.str
+    """First day, YYYY-MM-DD; empty: none."""
+    last_date: builtins.str
+    """Last day, YYYY-MM-DD; empty: none."""
+    mean: builtins.float
+    """Mean of a day; absent: `warnings` say why, as for every figure here."""
+    volatility: builtins.float
+    """Standard deviation a year."""
+    downside_deviation: builtins.float
+    """Root mean square of the returns below 0, a year."""
+    skewness: builtins.float
+    """Skewness; absent also where returns never move."""
+    kurtosis: builtins.float
+    """Excess kurtosis, 0 for a normal distribution; absent also where returns never move."""
+    benchmark: builtins.str
+    """Index that beta, alpha and R² are against."""
+    benchmark_observations: builtins.int
+    """Days on which both are known."""
+    beta: builtins.float
+    """Return for one of the benchmark's."""
+    alpha: builtins.float
+    """A year."""
+    r_squared: builtins.float
+    """0 to 1; absent also where returns never move."""
+    residual_volatility: builtins.float
+    """A year, of what the benchmark does not explain."""
+    @property
+    def worst(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WorstStretch]:
+        """Of 1, 5 and 10 days, as far as the days reach."""
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What is missing or to be careful about, for people."""
+
+    def __init__(
+        self,
+        *,
+        observations: builtins.int = ...,
+        first_date: builtins.str = ...,
+        last_date: builtins.str = ...,
+        mean: builtins.float | None = ...,
+        volatility: builtins.float | None = ...,
+        downside_deviation: builtins.float | None = ...,
+        skewness: builtins.float | None = ...,
+        kurtosis: builtins.float | None = ...,
+        worst: collections.abc.Iterable[Global___WorstStretch] | None = ...,
+        benchmark: builtins.str = ...,
+        benchmark_observations: builtins.int = ...,
+        beta: builtins.float | None = ...,
+        alpha: builtins.float | None = ...,
+        r_squared: builtins.float | None = ...,
+        residual_volatility: builtins.float | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_alpha", b"_alpha", "_beta", b"_beta", "_downside_deviation", b"_downside_deviation", "_kurtosis", b"_kurtosis", "_mean", b"_mean", "_r_squared", b"_r_squared", "_residual_volatility", b"_residual_volatility", "_skewness", b"_skewness", "_volatility", b"_volatility", "alpha", b"alpha", "beta", b"beta", "downside_deviation", b"downside_deviation", "kurtosis", b"kurtosis", "mean", b"mean", "r_squared", b"r_squared", "residual_volatility", b"residual_volatility", "skewness", b"skewness", "volatility", b"volatility"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_alpha", b"_alpha", "_beta", b"_beta", "_downside_deviation", b"_downside_deviation", "_kurtosis", b"_kurtosis", "_mean", b"_mean", "_r_squared", b"_r_squared", "_residual_volatility", b"_residual_volatility", "_skewness", b"_skewness", "_volatility", b"_volatility", "alpha", b"alpha", "benchmark", b"benchmark", "benchmark_observations", b"benchmark_observations", "beta", b"beta", "downside_deviation", b"downside_deviation", "first_date", b"first_date", "kurtosis", b"kurtosis", "last_date", b"last_date", "mean", b"mean", "observations", b"observations", "r_squared", b"r_squared", "residual_volatility", b"residual_volatility", "skewness", b"skewness", "volatility", b"volatility", "warnings", b"warnings", "worst", b"worst"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_alpha", b"_alpha"]) -> typing.Literal["alpha"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_beta", b"_beta"]) -> typing.Literal["beta"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_downside_deviation", b"_downside_deviation"]) -> typing.Literal["downside_deviation"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_kurtosis", b"_kurtosis"]) -> typing.Literal["kurtosis"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_mean", b"_mean"]) -> typing.Literal["mean"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_r_squared", b"_r_squared"]) -> typing.Literal["r_squared"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_residual_volatility", b"_residual_volatility"]) -> typing.Literal["residual_volatility"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_skewness", b"_skewness"]) -> typing.Literal["skewness"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_volatility", b"_volatility"]) -> typing.Literal["volatility"] | None: ...
+
+Global___ReturnFigures: typing_extensions.TypeAlias = ReturnFigures
+
+@typing.final
+class CorrelationRow(google.protobuf.message.Message):
+    """One row of a correlation matrix."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CORRELATIONS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Symbol or strategy; empty is the strategy without a name."""
+    @property
+    def correlations(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """With each row in their order, -1 to 1; 1 with itself."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        correlations: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["correlations", b"correlations", "name", b"name"]) -> None: ...
+
+Global___CorrelationRow: typing_extensions.TypeAlias = CorrelationRow
+
+@typing.final
+class CorrelationMatrix(google.protobuf.message.Message):
+    """Who moves with whom: Pearson's correlation of daily series."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: builtins.int
+    OBSERVATIONS_FIELD_NUMBER: builtins.int
+    CONSTANT_FIELD_NUMBER: builtins.int
+    MEAN_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    observations: builtins.int
+    """Days."""
+    mean: builtins.float
+    """Mean of all pairs; absent: fewer than two series move."""
+    @property
+    def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CorrelationRow]:
+        """Of the series that move, symbols largest first; empty: `warnings` say why."""
+
+    @property
+    def constant(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Series that never move and so have no correlation."""
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What is left out or to be careful about, for people."""
+
+    def __init__(
+        self,
+        *,
+        rows: collections.abc.Iterable[Global___CorrelationRow] | None = ...,
+        observations: builtins.int = ...,
+        constant: collections.abc.Iterable[builtins.str] | None = ...,
+        mean: builtins.float | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_mean", b"_mean", "mean", b"mean"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_mean", b"_mean", "constant", b"constant", "mean", b"mean", "observations", b"observations", "rows", b"rows", "warnings", b"warnings"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_mean", b"_mean"]) -> typing.Literal["mean"] | None: ...
+
+Global___CorrelationMatrix: typing_extensions.TypeAlias = CorrelationMatrix
+
+@typing.final
+class FactorGain(google.protobuf.message.Message):
+    """P&L through one factor."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FACTOR_FIELD_NUMBER: builtins.int
+    MOVE_FIELD_NUMBER: builtins.int
+    GAIN_FIELD_NUMBER: builtins.int
+    factor: builtins.str
+    """Name of the factor."""
+    move: builtins.float
+    """Its move as a decimal, from the last close before the session to its latest mark."""
+    gain: builtins.float
+    """In base currency, negative is a loss."""
+    def __init__(
+        self,
+        *,
+        factor: builtins.str = ...,
+        move: builtins.float = ...,
+        gain: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["factor", b"factor", "gain", b"gain", "move", b"move"]) -> None: ...
+
+Global___FactorGain: typing_extensions.TypeAlias = FactorGain
+
+@typing.final
+class FactorAttribution(google.protobuf.message.Message):
+    """P&L of the session's positions through factors: their betas in the risk model times the factor's move, on their value
+    less what they gained. The rest is specific; trades of the session are in it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: builtins.int
+    FACTORS_FIELD_NUMBER: builtins.int
+    SPECIFIC_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    total: builtins.float
+    """Of all positions, in base currency; factors and specific add up to it; absent: `warnings` say why."""
+    specific: builtins.float
+    """What no factor explains; absent where there is no total."""
+    @property
+    def factors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FactorGain]:
+        """The greatest gain first; empty where there is no total."""
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What is missing or to be careful about, for people."""
+
+    def __init__(
+        self,
+        *,
+        total: builtins.float | None = ...,
+        factors: collections.abc.Iterable[Global___FactorGain] | None = ...,
+        specific: builtins.float | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_specific", b"_specific", "_total", b"_total", "specific", b"specific", "total", b"total"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_specific", b"_specific", "_total", b"_total", "factors", b"factors", "specific", b"specific", "total", b"total", "warnings", b"warnings"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_specific", b"_specific"]) -> typing.Literal["specific"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_total", b"_total"]) -> typing.Literal["total"] | None: ...
+
+Global___FactorAttribution: typing_extensions.TypeAlias = FactorAttribution
+
+@typing.final
+class Gains(google.protobuf.message.Message):
+    """Gains in base currency; negative is a loss."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REALISED_FIELD_NUMBER: builtins.int
+    UNREALISED_FIELD_NUMBER: builtins.int
+    realised: builtins.float
+    """Realised by fills; absent: cannot be computed."""
+    unrealised: builtins.float
+    """Of what is still held; absent: cannot be computed."""
+    def __init__(
+        self,
+        *,
+        realised: builtins.float | None = ...,
+        unrealised: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_realised", b"_realised", "_unrealised", b"_unrealised", "realised", b"realised", "unrealised", b"unrealised"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_realised", b"_realised", "_unrealised", b"_unrealised", "realised", b"realised", "unrealised", b"unrealised"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_realised", b"_realised"]) -> typing.Literal["realised"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_unrealised", b"_unrealised"]) -> typing.Literal["unrealised"] | None: ...
+
+Global___Gains: typing_extensions.TypeAlias = Gains
+
+@typing.final
+class GroupGains(google.protobuf.message.Message):
+    """Gains of the positions of a group."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUPING_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    SINCE_OPENING_FIELD_NUMBER: builtins.int
+    grouping: builtins.str
+    """strategy, asset_class, sector or symbol; the groups of a grouping add up to the account's positions."""
+    label: builtins.str
+    """Which of them."""
+    @property
+    def session(self) -> Global___Gains:
+        """Since the session was opened."""
+
+    @property
+    def since_opening(self) -> Global___Gains:
+        """Since the account was opened."""
+
+    def __init__(
+        self,
+        *,
+        grouping: builtins.str = ...,
+        label: builtins.str = ...,
+        session: Global___Gains | None = ...,
+        since_opening: Global___Gains | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["session", b"session", "since_opening", b"since_opening"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["grouping", b"grouping", "label", b"label", "session", b"session", "since_opening", b"since_opening"]) -> None: ...
+
+Global___GroupGains: typing_extensions.TypeAlias = GroupGains
+
+@typing.final
+class AccountGains(google.protobuf.message.Message):
+    """Gains of the account over one span: total = positions - fees + other."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: builtins.int
+    POSITIONS_FIELD_NUMBER: builtins.int
+    FEES_FIELD_NUMBER: builtins.int
+    OTHER_FIELD_NUMBER: builtins.int
+    total: builtins.float
+    """Change of equity less flows, in base currency; absent: cannot be computed."""
+    fees: builtins.float
+    """Fees paid, positive is a cost; absent: cannot be computed."""
+    other: builtins.float
+    """Of exchange rates on cash, and corrections by the broker; absent: cannot be computed."""
+    @property
+    def positions(self) -> Global___Gains:
+        """Of the positions."""
+
+    def __init__(
+        self,
+        *,
+        total: builtins.float | None = ...,
+        positions: Global___Gains | None = ...,
+        fees: builtins.float | None = ...,
+        other: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_fees", b"_fees", "_other", b"_other", "_total", b"_total", "fees", b"fees", "other", b"other", "positions", b"positions", "total", b"total"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_fees", b"_fees", "_other", b"_other", "_total", b"_total", "fees", b"fees", "other", b"other", "positions", b"positions", "total", b"total"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_fees", b"_fees"]) -> typing.Literal["fees"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_other", b"_other"]) -> typing.Literal["other"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_total", b"_total"]) -> typing.Literal["total"] | None: ...
+
+Global___AccountGains: typing_extensions.TypeAlias = AccountGains
+
+@typing.final
+class ProfitAndLoss(google.protobuf.message.Message):
+    """Profit and loss, and how far the unit NAV has fallen."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: builtins.int
+    SINCE_OPENING_FIELD_NUMBER: builtins.int
+    GROUPS_FIELD_NUMBER: builtins.int
+    DRAWDOWN_FIELD_NUMBER: builtins.int
+    DRAWDOWN_SESSION_FIELD_NUMBER: builtins.int
+    DRAWDOWN_SESSION_START_FIELD_NUMBER: builtins.int
+    DRAWDOWN_SINCE_RESET_FIELD_NUMBER: builtins.int
+    drawdown: builtins.float
+    """From the high-water mark, as a share of it, 0 or more; absent: cannot be computed."""
+    drawdown_session: builtins.float
+    """From the highest of the session."""
+    drawdown_session_start: builtins.float
+    """From the start of the session."""
+    drawdown_since_reset: builtins.float
+    """From the highest since the last Resume of the whole account."""
+    @property
+    def session(self) -> Global___AccountGains:
+        """Since the session was opened."""
+
+    @property
+    def since_opening(self) -> Global___AccountGains:
+        """Since the account was opened."""
+
+    @property
+    def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GroupGains]:
+        """By strategy, asset class, sector and symbol."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___AccountGains | None = ...,
+        since_opening: Global___AccountGains | None = ...,
+        groups: collections.abc.Iterable[Global___GroupGains] | None = ...,
+        drawdown: builtins.float | None = ...,
+        drawdown_session: builtins.float | None = ...,
+        drawdown_session_start: builtins.float | None = ...,
+        drawdown_since_reset: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_drawdown", b"_drawdown", "_drawdown_session", b"_drawdown_session", "_drawdown_session_start", b"_drawdown_session_start", "_drawdown_since_reset", b"_drawdown_since_reset", "drawdown", b"drawdown", "drawdown_session", b"drawdown_session", "drawdown_session_start", b"drawdown_session_start", "drawdown_since_reset", b"drawdown_since_reset", "session", b"session", "since_opening", b"since_opening"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_drawdown", b"_drawdown", "_drawdown_session", b"_drawdown_session", "_drawdown_session_start", b"_drawdown_session_start", "_drawdown_since_reset", b"_drawdown_since_reset", "drawdown", b"drawdown", "drawdown_session", b"drawdown_session", "drawdown_session_start", b"drawdown_session_start", "drawdown_since_reset", b"drawdown_since_reset", "groups", b"groups", "session", b"session", "since_opening", b"since_opening"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_drawdown", b"_drawdown"]) -> typing.Literal["drawdown"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_drawdown_session", b"_drawdown_session"]) -> typing.Literal["drawdown_session"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_drawdown_session_start", b"_drawdown_session_start"]) -> typing.Literal["drawdown_session_start"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_drawdown_since_reset", b"_drawdown_since_reset"]) -> typing.Literal["drawdown_since_reset"] | None: ...
+
+Global___ProfitAndLoss: typing_extensions.TypeAlias = ProfitAndLoss
+
+@typing.final
+class FigureTrend(google.protobuf.message.Message):
+    """Where a figure is going."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIGURE_FIELD_NUMBER: builtins.int
+    SESSIONS_FIELD_NUMBER: builtins.int
+    MISSING_FIELD_NUMBER: builtins.int
+    FIRST_FIELD_NUMBER: builtins.int
+    LAST_FIELD_NUMBER: builtins.int
+    CHANGE_FIELD_NUMBER: builtins.int
+    CHANGE_SESSION_FIELD_NUMBER: builtins.int
+    SLOPE_FIELD_NUMBER: builtins.int
+    PERCENTILE_FIELD_NUMBER: builtins.int
+    figure: builtins.str
+    """equity, session_pnl, drawdown, var_95, var_99, es_95 or es_99; the latter four as forecast for the session."""
+    sessions: builtins.int
+    """Sessions in which it was known."""
+    missing: builtins.int
+    """Sessions in which it was not."""
+    first: builtins.float
+    """The first one known, in base currency, drawdown as a decimal."""
+    last: builtins.float
+    """The last one known."""
+    change: builtins.float
+    """The last less the first."""
+    change_session: builtins.float
+    """The last less the session before; absent: one of them is not known."""
+    slope: builtins.float
+    """A session, by least squares; absent: fewer than two are known."""
+    percentile: builtins.float
+    """Share of the other sessions below the last, 0 to 1; absent: fewer than two are known."""
+    def __init__(
+        self,
+        *,
+        figure: builtins.str = ...,
+        sessions: builtins.int = ...,
+        missing: builtins.int = ...,
+        first: builtins.float = ...,
+        last: builtins.float = ...,
+        change: builtins.float = ...,
+        change_session: builtins.float | None = ...,
+        slope: builtins.float | None = ...,
+        percentile: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_change_session", b"_change_session", "_percentile", b"_percentile", "_slope", b"_slope", "change_session", b"change_session", "percentile", b"percentile", "slope", b"slope"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_change_session", b"_change_session", "_percentile", b"_percentile", "_slope", b"_slope", "change", b"change", "change_session", b"change_session", "figure", b"figure", "first", b"first", "last", b"last", "missing", b"missing", "percentile", b"percentile", "sessions", b"sessions", "slope", b"slope"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_change_session", b"_change_session"]) -> typing.Literal["change_session"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_percentile", b"_percentile"]) -> typing.Literal["percentile"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_slope", b"_slope"]) -> typing.Literal["slope"] | None: ...
+
+Global___FigureTrend: typing_extensions.TypeAlias = FigureTrend
+
+@typing.final
+class HeatCell(google.protobuf.message.Message):
+    """One position in one measure."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    INTENSITY_FIELD_NUMBER: builtins.int
+    LEVEL_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    value: builtins.float
+    """Value in the column's unit; absent: cannot be computed."""
+    limit: builtins.float
+    """Its limit; absent: none."""
+    share: builtins.float
+    """Share of the limit that is used, 0 or more; absent: no limit, or more than 0 under a limit of 0."""
+    intensity: builtins.float
+    """Size beside the largest of the column, 0 to 1."""
+    level: riskgateway.v1.risk_pb2.RiskLevel.ValueType
+    """Of the share, by the thresholds of the gauge limit_utilisation; unspecified: no value or no limit."""
+    note: builtins.str
+    """Why there is no value, for people."""
+    def __init__(
+        self,
+        *,
+        value: builtins.float | None = ...,
+        limit: builtins.float | None = ...,
+        share: builtins.float | None = ...,
+        intensity: builtins.float = ...,
+        level: riskgateway.v1.risk_pb2.RiskLevel.ValueType = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_limit", b"_limit", "_share", b"_share", "_value", b"_value", "limit", b"limit", "share", b"share", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_limit", b"_limit", "_share", b"_share", "_value", b"_value", "intensity", b"intensity", "level", b"level", "limit", b"limit", "note", b"note", "share", b"share", "value", b"value"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_limit", b"_limit"]) -> typing.Literal["limit"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_share", b"_share"]) -> typing.Literal["share"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
+
+Global___HeatCell: typing_extensions.TypeAlias = HeatCell
+
+@typing.final
+class HeatRow(google.protobuf.message.Message):
+    """One row of a heat map."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: builtins.int
+    CELLS_FIELD_NUMBER: builtins.int
+    symbol: builtins.str
+    """Symbol."""
+    @property
+    def cells(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HeatCell]:
+        """A cell for each measure."""
+
+    def __init__(
+        self,
+        *,
+        symbol: builtins.str = ...,
+        cells: collections.abc.Iterable[Global___HeatCell] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cells", b"cells", "symbol", b"symbol"]) -> None: ...
+
+Global___HeatRow: typing_extensions.TypeAlias = HeatRow
+
+@typing.final
+class HeatMap(google.protobuf.message.Message):
+    """Positions by measures."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEASURES_FIELD_NUMBER: builtins.int
+    UNITS_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    @property
+    def measures(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The measures, in the order of the cells."""
+
+    @property
+    def units(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Unit of each measure: a currency, ratio or quantity."""
+
+    @property
+    def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HeatRow]:
+        """Hottest first."""
+
+    def __init__(
+        self,
+        *,
+        measures: collections.abc.Iterable[builtins.str] | None = ...,
+        units: collections.abc.Iterable[builtins.str] | None = ...,
+        rows: collections.abc.Iterable[Global___HeatRow] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["measures", b"measures", "rows", b"rows", "units", b"units"]) -> None: ...
+
+Global___HeatMap: typing_extensions.TypeAlias = HeatMap
+
+@typing.final
+class ModelValidation(google.protobuf.message.Message):
+    """What testing a VaR method against the account's closed sessions said."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: builtins.int
+    CONFIDENCE_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    REASONS_FIELD_NUMBER: builtins.int
+    SESSIONS_FIELD_NUMBER: builtins.int
+    EXCEPTIONS_FIELD_NUMBER: builtins.int
+    EXPECTED_FIELD_NUMBER: builtins.int
+    KUPIEC_P_VALUE_FIELD_NUMBER: builtins.int
+    INDEPENDENCE_P_VALUE_FIELD_NUMBER: builtins.int
+    COVERAGE_P_VALUE_FIELD_NUMBER: builtins.int
+    ZONE_FIELD_NUMBER: builtins.int
+    Z2_FIELD_NUMBER: builtins.int
+    method: builtins.str
+    """Method, as it was recorded with each session's forecast."""
+    confidence: builtins.float
+    """Confidence."""
+    verdict: builtins.str
+    """UNTESTED, PASS, WARN or FAIL."""
+    sessions: builtins.int
+    """Sessions tested."""
+    exceptions: builtins.int
+    """Sessions in which the positions of the forecast lost more than its VaR."""
+    expected: builtins.float
+    """How many were to be expected."""
+    kupiec_p_value: builtins.float
+    """Chance of as many or as few if the model is right (Kupiec); absent: too few sessions."""
+    independence_p_value: builtins.float
+    """Of their order (Christoffersen); absent: too few sessions."""
+    coverage_p_value: builtins.float
+    """Of both; absent: too few sessions."""
+    zone: builtins.str
+    """Basel's green, yellow or red; empty: none."""
+    z2: builtins.float
+    """Acerbi and Szekely's test of expected shortfall, 0 expected, negative: too low; absent: too few sessions."""
+    @property
+    def reasons(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Why, for people."""
+
+    def __init__(
+        self,
+        *,
+        method: builtins.str = ...,
+        confidence: builtins.float = ...,
+        verdict: builtins.str = ...,
+        reasons: collections.abc.Iterable[builtins.str] | None = ...,
+        sessions: builtins.int = ...,
+        exceptions: builtins.int = ...,
+        expected: builtins.float = ...,
+        kupiec_p_value: builtins.float | None = ...,
+        independence_p_value: builtins.float | None = ...,
+        coverage_p_value: builtins.float | None = ...,
+        zone: builtins.str = ...,
+        z2: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_coverage_p_value", b"_coverage_p_value", "_independence_p_value", b"_independence_p_value", "_kupiec_p_value", b"_kupiec_p_value", "_z2", b"_z2", "coverage_p_value", b"coverage_p_value", "independence_p_value", b"independence_p_value", "kupiec_p_value", b"kupiec_p_value", "z2", b"z2"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_coverage_p_value", b"_coverage_p_value", "_independence_p_value", b"_independence_p_value", "_kupiec_p_value", b"_kupiec_p_value", "_z2", b"_z2", "confidence", b"confidence", "coverage_p_value", b"coverage_p_value", "exceptions", b"exceptions", "expected", b"expected", "independence_p_value", b"independence_p_value", "kupiec_p_value", b"kupiec_p_value", "method", b"method", "reasons", b"reasons", "sessions", b"sessions", "verdict", b"verdict", "z2", b"z2", "zone", b"zone"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_coverage_p_value", b"_coverage_p_value"]) -> typing.Literal["coverage_p_value"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_independence_p_value", b"_independence_p_value"]) -> typing.Literal["independence_p_value"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_kupiec_p_value", b"_kupiec_p_value"]) -> typing.Literal["kupiec_p_value"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_z2", b"_z2"]) -> typing.Literal["z2"] | None: ...
+
+Global___ModelValidation: typing_extensions.TypeAlias = ModelValidation
+
+@typing.final
+class LimitTightening(google.protobuf.message.Message):
+    """A factor on the bounds of some measures."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIGHTENING_ID_FIELD_NUMBER: builtins.int
+    MEASURES_FIELD_NUMBER: builtins.int
+    FACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    UNTIL_DATE_FIELD_NUMBER: builtins.int
+    tightening_id: builtins.str
+    """What made it, for instance model_validation."""
+    factor: builtins.float
+    """Above 0, less than 1."""
+    reason: builtins.str
+    """Why, for people."""
+    until_date: builtins.str
+    """Last session that it holds in, YYYY-MM-DD; empty: until another takes its place."""
+    @property
+    def measures(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Measures whose bounds it multiplies."""
+
+    def __init__(
+        self,
+        *,
+        tightening_id: builtins.str = ...,
+        measures: collections.abc.Iterable[builtins.str] | None = ...,
+        factor: builtins.float = ...,
+        reason: builtins.str = ...,
+        until_date: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["factor", b"factor", "measures", b"measures", "reason", b"reason", "tightening_id", b"tightening_id", "until_date", b"until_date"]) -> None: ...
+
+Global___LimitTightening: typing_extensions.TypeAlias = LimitTightening
+
+@typing.final
+class ExpectedReturn(google.protobuf.message.Message):
+    """What an instrument is expected to return."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: builtins.int
+    EXPECTED_RETURN_FIELD_NUMBER: builtins.int
+    symbol: builtins.str
+    """Symbol, required."""
+    expected_return: builtins.float
+    """Expected return a year as a decimal."""
+    def __init__(
+        self,
+        *,
+        symbol: builtins.str = ...,
+        expected_return: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expected_return", b"expected_return", "symbol", b"symbol"]) -> None: ...
+
+Global___ExpectedReturn: typing_extensions.TypeAlias = ExpectedReturn
+
+@typing.final
+class SizedWeight(google.protobuf.message.Message):
+    """What one of several instruments is sized at."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: builtins.int
+    TARGET_RATIO_FIELD_NUMBER: builtins.int
+    symbol: builtins.str
+    """Symbol."""
+    target_ratio: builtins.float
+    """The position to aim at, as a share of equity, negative is short; after fraction, confidence and cap."""
+    def __init__(
+        self,
+        *,
+        symbol: builtins.str = ...,
+        target_ratio: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["symbol", b"symbol", "target_ratio", b"target_ratio"]) -> None: ...
+
+Global___SizedWeight: typing_extensions.TypeAlias = SizedWeight
 
 @typing.final
 class SizePositionRequest(google.protobuf.message.Message):
@@ -1042,6 +2788,12 @@ class SizePositionRequest(google.protobuf.message.Message):
     FRACTION_FIELD_NUMBER: builtins.int
     CAP_FIELD_NUMBER: builtins.int
     SHORT_ALLOWED_FIELD_NUMBER: builtins.int
+    CONFIDENCE_FIELD_NUMBER: builtins.int
+    RISK_BUDGET_FIELD_NUMBER: builtins.int
+    AVERAGE_TRUE_RANGE_FIELD_NUMBER: builtins.int
+    STOP_MULTIPLE_FIELD_NUMBER: builtins.int
+    SHORT_POSITION_FIELD_NUMBER: builtins.int
+    OTHERS_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account, required."""
     strategy: builtins.str
@@ -1051,9 +2803,9 @@ class SizePositionRequest(google.protobuf.message.Message):
     method: Global___SizingMethod.ValueType
     """How."""
     expected_return: builtins.float
-    """Expected return a year as a decimal; for KELLY."""
+    """Expected return a year as a decimal; for KELLY and KELLY_PORTFOLIO."""
     riskless_rate: builtins.float
-    """Riskless rate a year as a decimal; for KELLY."""
+    """Riskless rate a year as a decimal; for KELLY and KELLY_PORTFOLIO."""
     volatility: builtins.float
     """Volatility a year as a decimal, more than 0; absent: that of the risk model's history."""
     win_probability: builtins.float
@@ -1068,12 +2820,28 @@ class SizePositionRequest(google.protobuf.message.Message):
     """Move against the position at which it is closed, as a share of the price, more than 0; for FIXED_RISK."""
     fraction: builtins.float
     """Part of the size that is taken, or of equity that is risked; more than 0, at most 1; absent: 0.5 for Kelly, 0.01
-    for FIXED_RISK, 1 else.
+    for FIXED_RISK, 0.02 for FIXED_FRACTION, 1 else.
     """
     cap: builtins.float
-    """Largest share of equity, more than 0; absent: 1."""
+    """Largest share of equity, more than 0; of KELLY_PORTFOLIO of all positions together; absent: 1."""
     short_allowed: builtins.bool
     """A negative edge gives a short position; false: it gives 0."""
+    confidence: builtins.float
+    """How sure the caller is, 0 to 1: multiplies the size; absent: 1."""
+    risk_budget: builtins.float
+    """Share of equity that the position's own VaR may be, more than 0; for RISK_BUDGET."""
+    average_true_range: builtins.float
+    """Average true range in the instrument's currency, more than 0, in place of `loss_given_stop`; for FIXED_RISK."""
+    stop_multiple: builtins.float
+    """Average true ranges to the stop, more than 0; absent: 2."""
+    short_position: builtins.bool
+    """Aim at a short position; for the methods that know no edge: VOLATILITY_TARGET, FIXED_RISK, FIXED_FRACTION,
+    RISK_BUDGET.
+    """
+    @property
+    def others(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExpectedReturn]:
+        """The other instruments that are sized together with `symbol`, 1 to 100, each once; for KELLY_PORTFOLIO."""
+
     def __init__(
         self,
         *,
@@ -1092,13 +2860,23 @@ class SizePositionRequest(google.protobuf.message.Message):
         fraction: builtins.float | None = ...,
         cap: builtins.float | None = ...,
         short_allowed: builtins.bool = ...,
+        confidence: builtins.float | None = ...,
+        risk_budget: builtins.float = ...,
+        average_true_range: builtins.float = ...,
+        stop_multiple: builtins.float | None = ...,
+        short_position: builtins.bool = ...,
+        others: collections.abc.Iterable[Global___ExpectedReturn] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_cap", b"_cap", "_fraction", b"_fraction", "_volatility", b"_volatility", "cap", b"cap", "fraction", b"fraction", "volatility", b"volatility"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_cap", b"_cap", "_fraction", b"_fraction", "_volatility", b"_volatility", "account", b"account", "cap", b"cap", "expected_return", b"expected_return", "fraction", b"fraction", "loss_given_stop", b"loss_given_stop", "loss_ratio", b"loss_ratio", "method", b"method", "riskless_rate", b"riskless_rate", "short_allowed", b"short_allowed", "strategy", b"strategy", "symbol", b"symbol", "target_volatility", b"target_volatility", "volatility", b"volatility", "win_probability", b"win_probability", "win_ratio", b"win_ratio"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cap", b"_cap", "_confidence", b"_confidence", "_fraction", b"_fraction", "_stop_multiple", b"_stop_multiple", "_volatility", b"_volatility", "cap", b"cap", "confidence", b"confidence", "fraction", b"fraction", "stop_multiple", b"stop_multiple", "volatility", b"volatility"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cap", b"_cap", "_confidence", b"_confidence", "_fraction", b"_fraction", "_stop_multiple", b"_stop_multiple", "_volatility", b"_volatility", "account", b"account", "average_true_range", b"average_true_range", "cap", b"cap", "confidence", b"confidence", "expected_return", b"expected_return", "fraction", b"fraction", "loss_given_stop", b"loss_given_stop", "loss_ratio", b"loss_ratio", "method", b"method", "others", b"others", "risk_budget", b"risk_budget", "riskless_rate", b"riskless_rate", "short_allowed", b"short_allowed", "short_position", b"short_position", "stop_multiple", b"stop_multiple", "strategy", b"strategy", "symbol", b"symbol", "target_volatility", b"target_volatility", "volatility", b"volatility", "win_probability", b"win_probability", "win_ratio", b"win_ratio"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_cap", b"_cap"]) -> typing.Literal["cap"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_confidence", b"_confidence"]) -> typing.Literal["confidence"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_fraction", b"_fraction"]) -> typing.Literal["fraction"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_stop_multiple", b"_stop_multiple"]) -> typing.Literal["stop_multiple"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_volatility", b"_volatility"]) -> typing.Literal["volatility"] | None: ...
 
@@ -1119,6 +2897,9 @@ class SizePositionResponse(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     BINDING_MEASURE_FIELD_NUMBER: builtins.int
     VOLATILITY_FIELD_NUMBER: builtins.int
+    WEIGHTS_FIELD_NUMBER: builtins.int
+    POSITION_QUANTITY_FIELD_NUMBER: builtins.int
+    WANTED_QUANTITY_FIELD_NUMBER: builtins.int
     target_ratio: builtins.float
     """The position to aim at, as a share of equity, negative is short; after fraction and cap."""
     full_ratio: builtins.float
@@ -1135,9 +2916,17 @@ class SizePositionResponse(google.protobuf.message.Message):
     """Measure and scope of the limit that binds, as measure@kind:name; empty: none."""
     volatility: builtins.float
     """Volatility a year that was used, as a decimal; 0 where the method needs none."""
+    position_quantity: builtins.float
+    """The strategy's position in units of the instrument, signed, open orders not counted."""
+    wanted_quantity: builtins.float
+    """Quantity of the order that would lead to the target, before the limits, in units of the instrument, 0 or more."""
     @property
     def stamp(self) -> riskgateway.v1.risk_pb2.RiskStamp:
         """What it was computed from."""
+
+    @property
+    def weights(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SizedWeight]:
+        """Of KELLY_PORTFOLIO: every instrument, `symbol` first."""
 
     def __init__(
         self,
@@ -1151,8 +2940,159 @@ class SizePositionResponse(google.protobuf.message.Message):
         reason: riskgateway.v1.decision_pb2.Reason.ValueType = ...,
         binding_measure: builtins.str = ...,
         volatility: builtins.float = ...,
+        weights: collections.abc.Iterable[Global___SizedWeight] | None = ...,
+        position_quantity: builtins.float = ...,
+        wanted_quantity: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["stamp", b"stamp"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["binding_measure", b"binding_measure", "full_ratio", b"full_ratio", "order_quantity", b"order_quantity", "reason", b"reason", "side", b"side", "stamp", b"stamp", "target_quantity", b"target_quantity", "target_ratio", b"target_ratio", "volatility", b"volatility"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["binding_measure", b"binding_measure", "full_ratio", b"full_ratio", "order_quantity", b"order_quantity", "position_quantity", b"position_quantity", "reason", b"reason", "side", b"side", "stamp", b"stamp", "target_quantity", b"target_quantity", "target_ratio", b"target_ratio", "volatility", b"volatility", "wanted_quantity", b"wanted_quantity", "weights", b"weights"]) -> None: ...
 
 Global___SizePositionResponse: typing_extensions.TypeAlias = SizePositionResponse
+
+@typing.final
+class PlanLiquidationRequest(google.protobuf.message.Message):
+    """What to close."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: builtins.int
+    STRATEGY_FIELD_NUMBER: builtins.int
+    SYMBOL_FIELD_NUMBER: builtins.int
+    FRACTION_FIELD_NUMBER: builtins.int
+    account: builtins.str
+    """Account, required."""
+    strategy: builtins.str
+    """Strategy; empty: all of the account."""
+    symbol: builtins.str
+    """Symbol; empty: all."""
+    fraction: builtins.float
+    """Part of each position to close, more than 0, at most 1; absent: all of it."""
+    def __init__(
+        self,
+        *,
+        account: builtins.str = ...,
+        strategy: builtins.str = ...,
+        symbol: builtins.str = ...,
+        fraction: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_fraction", b"_fraction", "fraction", b"fraction"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_fraction", b"_fraction", "account", b"account", "fraction", b"fraction", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_fraction", b"_fraction"]) -> typing.Literal["fraction"] | None: ...
+
+Global___PlanLiquidationRequest: typing_extensions.TypeAlias = PlanLiquidationRequest
+
+@typing.final
+class LiquidationSlice(google.protobuf.message.Message):
+    """One order of a plan. Money in base currency; risk figures are of the positions that are left after it, open orders not
+    counted.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: builtins.int
+    SYMBOL_FIELD_NUMBER: builtins.int
+    SIDE_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    SPREAD_COST_FIELD_NUMBER: builtins.int
+    IMPACT_COST_FIELD_NUMBER: builtins.int
+    VAR_99_FIELD_NUMBER: builtins.int
+    STRESS_LOSS_FIELD_NUMBER: builtins.int
+    strategy: builtins.str
+    """Strategy; empty is the one without a name."""
+    symbol: builtins.str
+    """Symbol."""
+    side: riskgateway.v1.order_pb2.Side.ValueType
+    """Side that reduces."""
+    quantity: builtins.float
+    """In units of the instrument, whole lots, more than 0."""
+    spread_cost: builtins.float
+    """Half the quoted spread; absent: no quote."""
+    impact_cost: builtins.float
+    """Market impact: what the position's liquidation has cost with it less what it had without, by the square-root law;
+    absent: average daily quantity or volatility unknown.
+    """
+    var_99: builtins.float
+    """Historical one-day VaR at 99 %, positive is a loss; absent: it can't be computed."""
+    stress_loss: builtins.float
+    """Worst stress scenario, positive is a loss; absent: it can't be computed."""
+    @property
+    def after(self) -> google.protobuf.duration_pb2.Duration:
+        """Earliest time after the start of the plan, at the policy's interval."""
+
+    def __init__(
+        self,
+        *,
+        strategy: builtins.str = ...,
+        symbol: builtins.str = ...,
+        side: riskgateway.v1.order_pb2.Side.ValueType = ...,
+        quantity: builtins.float = ...,
+        after: google.protobuf.duration_pb2.Duration | None = ...,
+        spread_cost: builtins.float | None = ...,
+        impact_cost: builtins.float | None = ...,
+        var_99: builtins.float | None = ...,
+        stress_loss: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_impact_cost", b"_impact_cost", "_spread_cost", b"_spread_cost", "_stress_loss", b"_stress_loss", "_var_99", b"_var_99", "after", b"after", "impact_cost", b"impact_cost", "spread_cost", b"spread_cost", "stress_loss", b"stress_loss", "var_99", b"var_99"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_impact_cost", b"_impact_cost", "_spread_cost", b"_spread_cost", "_stress_loss", b"_stress_loss", "_var_99", b"_var_99", "after", b"after", "impact_cost", b"impact_cost", "quantity", b"quantity", "side", b"side", "spread_cost", b"spread_cost", "strategy", b"strategy", "stress_loss", b"stress_loss", "symbol", b"symbol", "var_99", b"var_99"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_impact_cost", b"_impact_cost"]) -> typing.Literal["impact_cost"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_spread_cost", b"_spread_cost"]) -> typing.Literal["spread_cost"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_stress_loss", b"_stress_loss"]) -> typing.Literal["stress_loss"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_var_99", b"_var_99"]) -> typing.Literal["var_99"] | None: ...
+
+Global___LiquidationSlice: typing_extensions.TypeAlias = LiquidationSlice
+
+@typing.final
+class PlanLiquidationResponse(google.protobuf.message.Message):
+    """A plan, in the order in which it would be sent: in each round one slice of every position, largest contribution to
+    expected shortfall first. Advisory; it is made anew after each fill and move.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STAMP_FIELD_NUMBER: builtins.int
+    SLICES_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    EXPECTED_COST_FIELD_NUMBER: builtins.int
+    VAR_99_FIELD_NUMBER: builtins.int
+    STRESS_LOSS_FIELD_NUMBER: builtins.int
+    value: builtins.float
+    """Value of what is closed at the marks, positive."""
+    expected_cost: builtins.float
+    """Sum of all costs that are known; absent: one is not, and the warnings say which."""
+    var_99: builtins.float
+    """Before the first slice; as of a slice."""
+    stress_loss: builtins.float
+    """Before the first slice; as of a slice."""
+    @property
+    def stamp(self) -> riskgateway.v1.risk_pb2.RiskStamp:
+        """What it was computed from."""
+
+    @property
+    def slices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LiquidationSlice]:
+        """At most 1,000; `warnings` of the stamp says where it was cut off."""
+
+    def __init__(
+        self,
+        *,
+        stamp: riskgateway.v1.risk_pb2.RiskStamp | None = ...,
+        slices: collections.abc.Iterable[Global___LiquidationSlice] | None = ...,
+        value: builtins.float = ...,
+        expected_cost: builtins.float | None = ...,
+        var_99: builtins.float | None = ...,
+        stress_loss: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_expected_cost", b"_expected_cost", "_stress_loss", b"_stress_loss", "_var_99", b"_var_99", "expected_cost", b"expected_cost", "stamp", b"stamp", "stress_loss", b"stress_loss", "var_99", b"var_99"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_expected_cost", b"_expected_cost", "_stress_loss", b"_stress_loss", "_var_99", b"_var_99", "expected_cost", b"expected_cost", "slices", b"slices", "stamp", b"stamp", "stress_loss", b"stress_loss", "value", b"value", "var_99", b"var_99"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_expected_cost", b"_expected_cost"]) -> typing.Literal["expected_cost"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_stress_loss", b"_stress_loss"]) -> typing.Literal["stress_loss"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_var_99", b"_var_99"]) -> typing.Literal["var_99"] | None: ...
+
+Global___PlanLiquidationResponse: typing_extensions.TypeAlias = PlanLiquidationResponse

@@ -80,6 +80,11 @@ class RiskAnalyticsStub(object):
                 request_serializer=riskgateway_dot_v1_dot_risk__analytics__pb2.SizePositionRequest.SerializeToString,
                 response_deserializer=riskgateway_dot_v1_dot_risk__analytics__pb2.SizePositionResponse.FromString,
                 _registered_method=True)
+        self.PlanLiquidation = channel.unary_unary(
+                '/riskgateway.v1.RiskAnalytics/PlanLiquidation',
+                request_serializer=riskgateway_dot_v1_dot_risk__analytics__pb2.PlanLiquidationRequest.SerializeToString,
+                response_deserializer=riskgateway_dot_v1_dot_risk__analytics__pb2.PlanLiquidationResponse.FromString,
+                _registered_method=True)
 
 
 class RiskAnalyticsServicer(object):
@@ -122,7 +127,7 @@ class RiskAnalyticsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetBudget(self, request, context):
-        """How much of the account's risk budget each strategy uses.
+        """How much of the account's risk budget each strategy, asset class and position uses, and what is left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +149,14 @@ class RiskAnalyticsServicer(object):
 
     def SizePosition(self, request, context):
         """How large a position should be, and how much of that the limits leave.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanLiquidation(self, request, context):
+        """The orders that a flattening would make now, with what they are expected to cost and how the risk falls. Sends
+        nothing: StopAll with `flatten` does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,6 +209,11 @@ def add_RiskAnalyticsServicer_to_server(servicer, server):
                     servicer.SizePosition,
                     request_deserializer=riskgateway_dot_v1_dot_risk__analytics__pb2.SizePositionRequest.FromString,
                     response_serializer=riskgateway_dot_v1_dot_risk__analytics__pb2.SizePositionResponse.SerializeToString,
+            ),
+            'PlanLiquidation': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanLiquidation,
+                    request_deserializer=riskgateway_dot_v1_dot_risk__analytics__pb2.PlanLiquidationRequest.FromString,
+                    response_serializer=riskgateway_dot_v1_dot_risk__analytics__pb2.PlanLiquidationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +460,33 @@ class RiskAnalytics(object):
             '/riskgateway.v1.RiskAnalytics/SizePosition',
             riskgateway_dot_v1_dot_risk__analytics__pb2.SizePositionRequest.SerializeToString,
             riskgateway_dot_v1_dot_risk__analytics__pb2.SizePositionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanLiquidation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riskgateway.v1.RiskAnalytics/PlanLiquidation',
+            riskgateway_dot_v1_dot_risk__analytics__pb2.PlanLiquidationRequest.SerializeToString,
+            riskgateway_dot_v1_dot_risk__analytics__pb2.PlanLiquidationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -174,7 +174,23 @@ _RiskAnalyticsSizePositionType = typing_extensions.TypeVar(
     ],
 )
 
-class RiskAnalyticsStub(typing.Generic[_RiskAnalyticsGetVarType, _RiskAnalyticsGetStressType, _RiskAnalyticsGetReverseStressType, _RiskAnalyticsReplayHistoryType, _RiskAnalyticsGetGreeksType, _RiskAnalyticsGetBudgetType, _RiskAnalyticsGetLossHistoryType, _RiskAnalyticsGetRiskReportType, _RiskAnalyticsSizePositionType]):
+_RiskAnalyticsPlanLiquidationType = typing_extensions.TypeVar(
+    '_RiskAnalyticsPlanLiquidationType',
+    grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_analytics_pb2.PlanLiquidationRequest,
+        riskgateway.v1.risk_analytics_pb2.PlanLiquidationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_analytics_pb2.PlanLiquidationRequest,
+        riskgateway.v1.risk_analytics_pb2.PlanLiquidationResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_analytics_pb2.PlanLiquidationRequest,
+        riskgateway.v1.risk_analytics_pb2.PlanLiquidationResponse,
+    ],
+)
+
+class RiskAnalyticsStub(typing.Generic[_RiskAnalyticsGetVarType, _RiskAnalyticsGetStressType, _RiskAnalyticsGetReverseStressType, _RiskAnalyticsReplayHistoryType, _RiskAnalyticsGetGreeksType, _RiskAnalyticsGetBudgetType, _RiskAnalyticsGetLossHistoryType, _RiskAnalyticsGetRiskReportType, _RiskAnalyticsSizePositionType, _RiskAnalyticsPlanLiquidationType]):
     """Answers of the worker; the gateway's and the control port forward them."""
 
     @typing.overload
@@ -214,6 +230,10 @@ class RiskAnalyticsStub(typing.Generic[_RiskAnalyticsGetVarType, _RiskAnalyticsG
         grpc.UnaryUnaryMultiCallable[
             riskgateway.v1.risk_analytics_pb2.SizePositionRequest,
             riskgateway.v1.risk_analytics_pb2.SizePositionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_analytics_pb2.PlanLiquidationRequest,
+            riskgateway.v1.risk_analytics_pb2.PlanLiquidationResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -255,6 +275,10 @@ class RiskAnalyticsStub(typing.Generic[_RiskAnalyticsGetVarType, _RiskAnalyticsG
             riskgateway.v1.risk_analytics_pb2.SizePositionRequest,
             riskgateway.v1.risk_analytics_pb2.SizePositionResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_analytics_pb2.PlanLiquidationRequest,
+            riskgateway.v1.risk_analytics_pb2.PlanLiquidationResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetVar: _RiskAnalyticsGetVarType
@@ -273,7 +297,7 @@ class RiskAnalyticsStub(typing.Generic[_RiskAnalyticsGetVarType, _RiskAnalyticsG
     """The Greeks of the book, by underlying and by position."""
 
     GetBudget: _RiskAnalyticsGetBudgetType
-    """How much of the account's risk budget each strategy uses."""
+    """How much of the account's risk budget each strategy, asset class and position uses, and what is left."""
 
     GetLossHistory: _RiskAnalyticsGetLossHistoryType
     """Daily and weekly losses, session by session."""
@@ -283,6 +307,11 @@ class RiskAnalyticsStub(typing.Generic[_RiskAnalyticsGetVarType, _RiskAnalyticsG
 
     SizePosition: _RiskAnalyticsSizePositionType
     """How large a position should be, and how much of that the limits leave."""
+
+    PlanLiquidation: _RiskAnalyticsPlanLiquidationType
+    """The orders that a flattening would make now, with what they are expected to cost and how the risk falls. Sends
+    nothing: StopAll with `flatten` does.
+    """
 
 RiskAnalyticsAsyncStub: typing_extensions.TypeAlias = RiskAnalyticsStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -320,6 +349,10 @@ RiskAnalyticsAsyncStub: typing_extensions.TypeAlias = RiskAnalyticsStub[
     grpc.aio.UnaryUnaryMultiCallable[
         riskgateway.v1.risk_analytics_pb2.SizePositionRequest,
         riskgateway.v1.risk_analytics_pb2.SizePositionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_analytics_pb2.PlanLiquidationRequest,
+        riskgateway.v1.risk_analytics_pb2.PlanLiquidationResponse,
     ],
 ]
 
@@ -372,7 +405,7 @@ class RiskAnalyticsServicer(metaclass=abc.ABCMeta):
         request: riskgateway.v1.risk_analytics_pb2.GetBudgetRequest,
         context: _ServicerContext,
     ) -> typing.Union[riskgateway.v1.risk_analytics_pb2.GetBudgetResponse, collections.abc.Awaitable[riskgateway.v1.risk_analytics_pb2.GetBudgetResponse]]:
-        """How much of the account's risk budget each strategy uses."""
+        """How much of the account's risk budget each strategy, asset class and position uses, and what is left."""
 
     @abc.abstractmethod
     def GetLossHistory(
@@ -397,5 +430,15 @@ class RiskAnalyticsServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[riskgateway.v1.risk_analytics_pb2.SizePositionResponse, collections.abc.Awaitable[riskgateway.v1.risk_analytics_pb2.SizePositionResponse]]:
         """How large a position should be, and how much of that the limits leave."""
+
+    @abc.abstractmethod
+    def PlanLiquidation(
+        self,
+        request: riskgateway.v1.risk_analytics_pb2.PlanLiquidationRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[riskgateway.v1.risk_analytics_pb2.PlanLiquidationResponse, collections.abc.Awaitable[riskgateway.v1.risk_analytics_pb2.PlanLiquidationResponse]]:
+        """The orders that a flattening would make now, with what they are expected to cost and how the risk falls. Sends
+        nothing: StopAll with `flatten` does.
+        """
 
 def add_RiskAnalyticsServicer_to_server(servicer: RiskAnalyticsServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -572,6 +572,57 @@ class ExecutionResult(google.protobuf.message.Message):
 Global___ExecutionResult: typing_extensions.TypeAlias = ExecutionResult
 
 @typing.final
+class HeartbeatRequest(google.protobuf.message.Message):
+    """Whose sign of life."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: builtins.int
+    STRATEGY_FIELD_NUMBER: builtins.int
+    account: builtins.str
+    """Account, required."""
+    strategy: builtins.str
+    """Strategy; empty: orders without one."""
+    def __init__(
+        self,
+        *,
+        account: builtins.str = ...,
+        strategy: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "strategy", b"strategy"]) -> None: ...
+
+Global___HeartbeatRequest: typing_extensions.TypeAlias = HeartbeatRequest
+
+@typing.final
+class HeartbeatResponse(google.protobuf.message.Message):
+    """It was heard."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TRADING_STATE_FIELD_NUMBER: builtins.int
+    STOP_EPOCH_FIELD_NUMBER: builtins.int
+    HEARD_TIME_FIELD_NUMBER: builtins.int
+    trading_state: riskgateway.v1.control_pb2.TradingState.ValueType
+    """The state that the strategy's orders are in now; for an order of a symbol or a trader it may be stricter."""
+    stop_epoch: builtins.int
+    """Control epoch, 0 or more."""
+    @property
+    def heard_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The store's time."""
+
+    def __init__(
+        self,
+        *,
+        trading_state: riskgateway.v1.control_pb2.TradingState.ValueType = ...,
+        stop_epoch: builtins.int = ...,
+        heard_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["heard_time", b"heard_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["heard_time", b"heard_time", "stop_epoch", b"stop_epoch", "trading_state", b"trading_state"]) -> None: ...
+
+Global___HeartbeatResponse: typing_extensions.TypeAlias = HeartbeatResponse
+
+@typing.final
 class StopAllRequest(google.protobuf.message.Message):
     """Stop trading. All scope fields empty: everything."""
 
@@ -583,6 +634,9 @@ class StopAllRequest(google.protobuf.message.Message):
     MODE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     FLATTEN_FIELD_NUMBER: builtins.int
+    ALGO_FIELD_NUMBER: builtins.int
+    TRADER_FIELD_NUMBER: builtins.int
+    DESK_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account; empty: all accounts."""
     strategy: builtins.str
@@ -596,8 +650,15 @@ class StopAllRequest(google.protobuf.message.Message):
     flatten: builtins.bool
     """Also make orders that bring the positions in scope to zero, now and for as long as the stop stands: a market order
     for what no open order closes already, another one for what it left. Where the server can't within half a second,
-    `warnings` says so, the stop stands and the worker makes them. A Resume makes no more; it takes back none.
+    `warnings` says so, the stop stands and the worker makes them. A Resume makes no more; it takes back none. With
+    `algo`, `trader` or `desk`: INVALID_ARGUMENT, since positions are kept by strategy and not by these.
     """
+    algo: builtins.str
+    """Algorithm, as an order's `algo_id`; empty: all."""
+    trader: builtins.str
+    """Trader, as an order's `trader_id`; empty: all."""
+    desk: builtins.str
+    """Desk, as an order's `desk_id`; empty: all."""
     def __init__(
         self,
         *,
@@ -607,8 +668,11 @@ class StopAllRequest(google.protobuf.message.Message):
         mode: riskgateway.v1.control_pb2.TradingState.ValueType = ...,
         reason: builtins.str = ...,
         flatten: builtins.bool = ...,
+        algo: builtins.str = ...,
+        trader: builtins.str = ...,
+        desk: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "flatten", b"flatten", "mode", b"mode", "reason", b"reason", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "algo", b"algo", "desk", b"desk", "flatten", b"flatten", "mode", b"mode", "reason", b"reason", "strategy", b"strategy", "symbol", b"symbol", "trader", b"trader"]) -> None: ...
 
 Global___StopAllRequest: typing_extensions.TypeAlias = StopAllRequest
 
@@ -710,6 +774,9 @@ class ResumeRequest(google.protobuf.message.Message):
     STRATEGY_FIELD_NUMBER: builtins.int
     SYMBOL_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    ALGO_FIELD_NUMBER: builtins.int
+    TRADER_FIELD_NUMBER: builtins.int
+    DESK_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account; empty: all accounts."""
     strategy: builtins.str
@@ -718,6 +785,12 @@ class ResumeRequest(google.protobuf.message.Message):
     """Symbol; empty: all symbols."""
     reason: builtins.str
     """Why, 1 to 1000 characters; required."""
+    algo: builtins.str
+    """Algorithm, as an order's `algo_id`; empty: all."""
+    trader: builtins.str
+    """Trader, as an order's `trader_id`; empty: all."""
+    desk: builtins.str
+    """Desk, as an order's `desk_id`; empty: all."""
     def __init__(
         self,
         *,
@@ -725,8 +798,11 @@ class ResumeRequest(google.protobuf.message.Message):
         strategy: builtins.str = ...,
         symbol: builtins.str = ...,
         reason: builtins.str = ...,
+        algo: builtins.str = ...,
+        trader: builtins.str = ...,
+        desk: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "reason", b"reason", "strategy", b"strategy", "symbol", b"symbol"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "algo", b"algo", "desk", b"desk", "reason", b"reason", "strategy", b"strategy", "symbol", b"symbol", "trader", b"trader"]) -> None: ...
 
 Global___ResumeRequest: typing_extensions.TypeAlias = ResumeRequest
 
@@ -869,7 +945,9 @@ class Alert(google.protobuf.message.Message):
     """What kind, e.g. "instruction_unanswered" (CRITICAL: nobody did in time what the gateway asked for, or it can't be
     done), "limit_unevaluable" (WARNING: orders work under a limit that can't be judged, none is cancelled for it),
     "limit_grade" (WARNING, past a hard limit CRITICAL: its use has climbed to one of the policy's `grades`),
-    "order_suspect" (WARNING: an approval that was never reported is past its `valid_for` or its session, and counted).
+    "order_suspect" (WARNING: an approval that was never reported is past its `valid_for` or its session, and counted),
+    "event_window" (an event's window has opened; CRITICAL where its rule recommends to flatten, NOTICE where it tightens
+    nothing, else WARNING), "event_source" (WARNING: a calendar is stale or was never read).
     """
     severity: Global___Severity.ValueType
     """How loud."""

@@ -61,6 +61,11 @@ class RiskGatewayStub(object):
                 request_serializer=riskgateway_dot_v1_dot_risk__gateway__pb2.ReportExecutionRequest.SerializeToString,
                 response_deserializer=riskgateway_dot_v1_dot_risk__gateway__pb2.ReportExecutionResponse.FromString,
                 _registered_method=True)
+        self.Heartbeat = channel.unary_unary(
+                '/riskgateway.v1.RiskGateway/Heartbeat',
+                request_serializer=riskgateway_dot_v1_dot_risk__gateway__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=riskgateway_dot_v1_dot_risk__gateway__pb2.HeartbeatResponse.FromString,
+                _registered_method=True)
         self.StopAll = channel.unary_unary(
                 '/riskgateway.v1.RiskGateway/StopAll',
                 request_serializer=riskgateway_dot_v1_dot_risk__gateway__pb2.StopAllRequest.SerializeToString,
@@ -141,6 +146,15 @@ class RiskGatewayServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Heartbeat(self, request, context):
+        """A sign of life of whoever trades for a strategy: where a limit on `agent_silence` is armed, one that falls silent
+        while orders of it work is halted. Each CheckOrder is one too. Repeating it is harmless; without open orders, or
+        within a second of the last sign, nothing is recorded. NOT_FOUND: no such account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopAll(self, request, context):
         """Stops trading in a scope. Once it has answered OK no gateway allows a further order in it until a Resume.
         UNAVAILABLE when not every partition has acknowledged: the message names the rest, the server goes on trying and
@@ -211,6 +225,11 @@ def add_RiskGatewayServicer_to_server(servicer, server):
                     servicer.ReportExecution,
                     request_deserializer=riskgateway_dot_v1_dot_risk__gateway__pb2.ReportExecutionRequest.FromString,
                     response_serializer=riskgateway_dot_v1_dot_risk__gateway__pb2.ReportExecutionResponse.SerializeToString,
+            ),
+            'Heartbeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heartbeat,
+                    request_deserializer=riskgateway_dot_v1_dot_risk__gateway__pb2.HeartbeatRequest.FromString,
+                    response_serializer=riskgateway_dot_v1_dot_risk__gateway__pb2.HeartbeatResponse.SerializeToString,
             ),
             'StopAll': grpc.unary_unary_rpc_method_handler(
                     servicer.StopAll,
@@ -374,6 +393,33 @@ class RiskGateway(object):
             '/riskgateway.v1.RiskGateway/ReportExecution',
             riskgateway_dot_v1_dot_risk__gateway__pb2.ReportExecutionRequest.SerializeToString,
             riskgateway_dot_v1_dot_risk__gateway__pb2.ReportExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Heartbeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/riskgateway.v1.RiskGateway/Heartbeat',
+            riskgateway_dot_v1_dot_risk__gateway__pb2.HeartbeatRequest.SerializeToString,
+            riskgateway_dot_v1_dot_risk__gateway__pb2.HeartbeatResponse.FromString,
             options,
             channel_credentials,
             insecure,

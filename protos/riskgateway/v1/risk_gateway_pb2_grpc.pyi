@@ -112,6 +112,22 @@ _RiskGatewayReportExecutionType = typing_extensions.TypeVar(
     ],
 )
 
+_RiskGatewayHeartbeatType = typing_extensions.TypeVar(
+    '_RiskGatewayHeartbeatType',
+    grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_gateway_pb2.HeartbeatRequest,
+        riskgateway.v1.risk_gateway_pb2.HeartbeatResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_gateway_pb2.HeartbeatRequest,
+        riskgateway.v1.risk_gateway_pb2.HeartbeatResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_gateway_pb2.HeartbeatRequest,
+        riskgateway.v1.risk_gateway_pb2.HeartbeatResponse,
+    ],
+)
+
 _RiskGatewayStopAllType = typing_extensions.TypeVar(
     '_RiskGatewayStopAllType',
     grpc.UnaryUnaryMultiCallable[
@@ -192,7 +208,7 @@ _RiskGatewayStreamInstructionsType = typing_extensions.TypeVar(
     ],
 )
 
-class RiskGatewayStub(typing.Generic[_RiskGatewayCheckOrderType, _RiskGatewayCheckOrdersType, _RiskGatewayCheckOrderStreamType, _RiskGatewayGetHeadroomType, _RiskGatewayReportExecutionType, _RiskGatewayStopAllType, _RiskGatewayResumeType, _RiskGatewayGetRiskStateType, _RiskGatewayStreamRiskStateType, _RiskGatewayStreamInstructionsType]):
+class RiskGatewayStub(typing.Generic[_RiskGatewayCheckOrderType, _RiskGatewayCheckOrdersType, _RiskGatewayCheckOrderStreamType, _RiskGatewayGetHeadroomType, _RiskGatewayReportExecutionType, _RiskGatewayHeartbeatType, _RiskGatewayStopAllType, _RiskGatewayResumeType, _RiskGatewayGetRiskStateType, _RiskGatewayStreamRiskStateType, _RiskGatewayStreamInstructionsType]):
     """Stands in line between whoever wants to trade and the broker."""
 
     @typing.overload
@@ -216,6 +232,10 @@ class RiskGatewayStub(typing.Generic[_RiskGatewayCheckOrderType, _RiskGatewayChe
         grpc.UnaryUnaryMultiCallable[
             riskgateway.v1.risk_gateway_pb2.ReportExecutionRequest,
             riskgateway.v1.risk_gateway_pb2.ReportExecutionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_gateway_pb2.HeartbeatRequest,
+            riskgateway.v1.risk_gateway_pb2.HeartbeatResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             riskgateway.v1.risk_gateway_pb2.StopAllRequest,
@@ -260,6 +280,10 @@ class RiskGatewayStub(typing.Generic[_RiskGatewayCheckOrderType, _RiskGatewayChe
         grpc.aio.UnaryUnaryMultiCallable[
             riskgateway.v1.risk_gateway_pb2.ReportExecutionRequest,
             riskgateway.v1.risk_gateway_pb2.ReportExecutionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            riskgateway.v1.risk_gateway_pb2.HeartbeatRequest,
+            riskgateway.v1.risk_gateway_pb2.HeartbeatResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             riskgateway.v1.risk_gateway_pb2.StopAllRequest,
@@ -317,6 +341,12 @@ class RiskGatewayStub(typing.Generic[_RiskGatewayCheckOrderType, _RiskGatewayChe
     and the reports of other accounts may be, so that repeating the call is right. NOT_FOUND: no such account.
     """
 
+    Heartbeat: _RiskGatewayHeartbeatType
+    """A sign of life of whoever trades for a strategy: where a limit on `agent_silence` is armed, one that falls silent
+    while orders of it work is halted. Each CheckOrder is one too. Repeating it is harmless; without open orders, or
+    within a second of the last sign, nothing is recorded. NOT_FOUND: no such account.
+    """
+
     StopAll: _RiskGatewayStopAllType
     """Stops trading in a scope. Once it has answered OK no gateway allows a further order in it until a Resume.
     UNAVAILABLE when not every partition has acknowledged: the message names the rest, the server goes on trying and
@@ -364,6 +394,10 @@ RiskGatewayAsyncStub: typing_extensions.TypeAlias = RiskGatewayStub[
     grpc.aio.UnaryUnaryMultiCallable[
         riskgateway.v1.risk_gateway_pb2.ReportExecutionRequest,
         riskgateway.v1.risk_gateway_pb2.ReportExecutionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        riskgateway.v1.risk_gateway_pb2.HeartbeatRequest,
+        riskgateway.v1.risk_gateway_pb2.HeartbeatResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         riskgateway.v1.risk_gateway_pb2.StopAllRequest,
@@ -447,6 +481,17 @@ class RiskGatewayServicer(metaclass=abc.ABCMeta):
         A replaced order is reported CANCELLED, the one that replaces it WORKING. INVALID_ARGUMENT: malformed, nothing is
         recorded, or a fill that can't be booked (symbol not registered, side not given): then nothing of its account is,
         and the reports of other accounts may be, so that repeating the call is right. NOT_FOUND: no such account.
+        """
+
+    @abc.abstractmethod
+    def Heartbeat(
+        self,
+        request: riskgateway.v1.risk_gateway_pb2.HeartbeatRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[riskgateway.v1.risk_gateway_pb2.HeartbeatResponse, collections.abc.Awaitable[riskgateway.v1.risk_gateway_pb2.HeartbeatResponse]]:
+        """A sign of life of whoever trades for a strategy: where a limit on `agent_silence` is armed, one that falls silent
+        while orders of it work is halted. Each CheckOrder is one too. Repeating it is harmless; without open orders, or
+        within a second of the last sign, nothing is recorded. NOT_FOUND: no such account.
         """
 
     @abc.abstractmethod

@@ -22,30 +22,39 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19riskgateway/v1/risk.proto\x12\x0eriskgateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\x01\n\tRiskStamp\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x30\n\x0c\x63ompute_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrisk_model\x18\x04 \x01(\t\x12\x1a\n\x12model_session_date\x18\x05 \x01(\t\x12\x15\n\rbase_currency\x18\x06 \x01(\t\x12\x13\n\x06\x65quity\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x14unaffected_positions\x18\x08 \x03(\t\x12\x10\n\x08warnings\x18\t \x03(\tB\t\n\x07_equity\"\xcc\x03\n\x0bVarEstimate\x12)\n\x06method\x18\x01 \x01(\x0e\x32\x19.riskgateway.v1.VarMethod\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x14\n\x0chorizon_days\x18\x03 \x01(\x05\x12\x35\n\x0ehorizon_method\x18\x04 \x01(\x0e\x32\x1d.riskgateway.v1.HorizonMethod\x12\x37\n\x0fquantile_method\x18\x05 \x01(\x0e\x32\x1e.riskgateway.v1.QuantileMethod\x12/\n\x0bmean_method\x18\x06 \x01(\x0e\x32\x1a.riskgateway.v1.MeanMethod\x12\x15\n\rvalue_at_risk\x18\x07 \x01(\x01\x12\x1a\n\x12\x65xpected_shortfall\x18\x08 \x01(\x01\x12 \n\x13value_at_risk_ratio\x18\t \x01(\x01H\x00\x88\x01\x01\x12%\n\x18\x65xpected_shortfall_ratio\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x16\n\x0en_observations\x18\x0b \x01(\x05\x42\x16\n\x14_value_at_risk_ratioB\x1b\n\x19_expected_shortfall_ratio\"P\n\nStressLoss\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x17\n\nloss_ratio\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_loss_ratio\"\xd4\x04\n\nRiskReport\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12/\n\x0breport_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06var_95\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06var_99\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x65s_95\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05\x65s_99\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x30\n\x0cworst_stress\x18\x08 \x01(\x0b\x32\x1a.riskgateway.v1.StressLoss\x12\x31\n\rstress_losses\x18\t \x03(\x0b\x32\x1a.riskgateway.v1.StressLoss\x12\x16\n\x0en_observations\x18\n \x01(\x05\x12)\n\x06method\x18\x0b \x01(\x0e\x32\x19.riskgateway.v1.VarMethod\x12\x37\n\x0fquantile_method\x18\x0c \x01(\x0e\x32\x1e.riskgateway.v1.QuantileMethod\x12\x12\n\nrisk_model\x18\r \x01(\t\x12\x1a\n\x12model_session_date\x18\x0e \x01(\t\x12\x1c\n\x14unaffected_positions\x18\x0f \x01(\x05\x12\x10\n\x08warnings\x18\x10 \x03(\t\x12\x15\n\rbase_currency\x18\x11 \x01(\t\x12\x13\n\x06\x65quity\x18\x12 \x01(\x01H\x04\x88\x01\x01\x42\t\n\x07_var_95B\t\n\x07_var_99B\x08\n\x06_es_95B\x08\n\x06_es_99B\t\n\x07_equity*y\n\tVarMethod\x12\x1a\n\x16VAR_METHOD_UNSPECIFIED\x10\x00\x12\x19\n\x15VAR_METHOD_HISTORICAL\x10\x01\x12\x19\n\x15VAR_METHOD_PARAMETRIC\x10\x02\x12\x1a\n\x16VAR_METHOD_MONTE_CARLO\x10\x03*r\n\x0eQuantileMethod\x12\x1f\n\x1bQUANTILE_METHOD_UNSPECIFIED\x10\x00\x12#\n\x1fQUANTILE_METHOD_ORDER_STATISTIC\x10\x01\x12\x1a\n\x16QUANTILE_METHOD_LINEAR\x10\x02*o\n\rHorizonMethod\x12\x1e\n\x1aHORIZON_METHOD_UNSPECIFIED\x10\x00\x12\x1e\n\x1aHORIZON_METHOD_OVERLAPPING\x10\x01\x12\x1e\n\x1aHORIZON_METHOD_SQUARE_ROOT\x10\x02*W\n\nMeanMethod\x12\x1b\n\x17MEAN_METHOD_UNSPECIFIED\x10\x00\x12\x14\n\x10MEAN_METHOD_ZERO\x10\x01\x12\x16\n\x12MEAN_METHOD_SAMPLE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19riskgateway/v1/risk.proto\x12\x0eriskgateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x03\n\tRiskStamp\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x30\n\x0c\x63ompute_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrisk_model\x18\x04 \x01(\t\x12\x1a\n\x12model_session_date\x18\x05 \x01(\t\x12\x15\n\rbase_currency\x18\x06 \x01(\t\x12\x13\n\x06\x65quity\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x14unaffected_positions\x18\x08 \x03(\t\x12\x10\n\x08warnings\x18\t \x03(\t\x12\x15\n\x08strategy\x18\n \x01(\tH\x01\x88\x01\x01\x12+\n\x08mark_age\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tmodel_age\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0flast_price_date\x18\r \x01(\t\x12\x1c\n\x14open_orders_excluded\x18\x0e \x01(\x08\x42\t\n\x07_equityB\x0b\n\t_strategy\"\x8f\x06\n\x0bVarEstimate\x12)\n\x06method\x18\x01 \x01(\x0e\x32\x19.riskgateway.v1.VarMethod\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x14\n\x0chorizon_days\x18\x03 \x01(\x05\x12\x35\n\x0ehorizon_method\x18\x04 \x01(\x0e\x32\x1d.riskgateway.v1.HorizonMethod\x12\x37\n\x0fquantile_method\x18\x05 \x01(\x0e\x32\x1e.riskgateway.v1.QuantileMethod\x12/\n\x0bmean_method\x18\x06 \x01(\x0e\x32\x1a.riskgateway.v1.MeanMethod\x12\x15\n\rvalue_at_risk\x18\x07 \x01(\x01\x12\x1a\n\x12\x65xpected_shortfall\x18\x08 \x01(\x01\x12 \n\x13value_at_risk_ratio\x18\t \x01(\x01H\x00\x88\x01\x01\x12%\n\x18\x65xpected_shortfall_ratio\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x16\n\x0en_observations\x18\x0b \x01(\x05\x12\x33\n\x10requested_method\x18\x0c \x01(\x0e\x32\x19.riskgateway.v1.VarMethod\x12\x35\n\x0c\x64istribution\x18\r \x01(\x0e\x32\x1f.riskgateway.v1.VarDistribution\x12\x30\n\x06\x66ilter\x18\x0e \x01(\x0e\x32 .riskgateway.v1.VolatilityFilter\x12,\n\x06\x63opula\x18\x0f \x01(\x0e\x32\x1c.riskgateway.v1.CopulaFamily\x12\x1f\n\x12\x64\x65grees_of_freedom\x18\x10 \x01(\x01H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x11 \x01(\x03H\x03\x88\x01\x01\x12\x10\n\x08warnings\x18\x12 \x03(\t\x12\x0f\n\x07n_paths\x18\x13 \x01(\x05\x42\x16\n\x14_value_at_risk_ratioB\x1b\n\x19_expected_shortfall_ratioB\x15\n\x13_degrees_of_freedomB\x07\n\x05_seed\"P\n\nStressLoss\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x17\n\nloss_ratio\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_loss_ratio\"\xd4\x04\n\nRiskReport\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12/\n\x0breport_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06var_95\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06var_99\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x65s_95\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05\x65s_99\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x30\n\x0cworst_stress\x18\x08 \x01(\x0b\x32\x1a.riskgateway.v1.StressLoss\x12\x31\n\rstress_losses\x18\t \x03(\x0b\x32\x1a.riskgateway.v1.StressLoss\x12\x16\n\x0en_observations\x18\n \x01(\x05\x12)\n\x06method\x18\x0b \x01(\x0e\x32\x19.riskgateway.v1.VarMethod\x12\x37\n\x0fquantile_method\x18\x0c \x01(\x0e\x32\x1e.riskgateway.v1.QuantileMethod\x12\x12\n\nrisk_model\x18\r \x01(\t\x12\x1a\n\x12model_session_date\x18\x0e \x01(\t\x12\x1c\n\x14unaffected_positions\x18\x0f \x01(\x05\x12\x10\n\x08warnings\x18\x10 \x03(\t\x12\x15\n\rbase_currency\x18\x11 \x01(\t\x12\x13\n\x06\x65quity\x18\x12 \x01(\x01H\x04\x88\x01\x01\x42\t\n\x07_var_95B\t\n\x07_var_99B\x08\n\x06_es_95B\x08\n\x06_es_99B\t\n\x07_equity*\xa6\x01\n\tVarMethod\x12\x1a\n\x16VAR_METHOD_UNSPECIFIED\x10\x00\x12\x19\n\x15VAR_METHOD_HISTORICAL\x10\x01\x12\x19\n\x15VAR_METHOD_PARAMETRIC\x10\x02\x12\x1a\n\x16VAR_METHOD_MONTE_CARLO\x10\x03\x12\x17\n\x13VAR_METHOD_FILTERED\x10\x04\x12\x12\n\x0eVAR_METHOD_ALL\x10\x05*\x97\x01\n\x0fVarDistribution\x12 \n\x1cVAR_DISTRIBUTION_UNSPECIFIED\x10\x00\x12\x1d\n\x19VAR_DISTRIBUTION_GAUSSIAN\x10\x01\x12\x1e\n\x1aVAR_DISTRIBUTION_STUDENT_T\x10\x02\x12#\n\x1fVAR_DISTRIBUTION_CORNISH_FISHER\x10\x03*n\n\x10VolatilityFilter\x12!\n\x1dVOLATILITY_FILTER_UNSPECIFIED\x10\x00\x12\x1a\n\x16VOLATILITY_FILTER_EWMA\x10\x01\x12\x1b\n\x17VOLATILITY_FILTER_GARCH\x10\x02*f\n\x0c\x43opulaFamily\x12\x1d\n\x19\x43OPULA_FAMILY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43OPULA_FAMILY_GAUSSIAN\x10\x01\x12\x1b\n\x17\x43OPULA_FAMILY_STUDENT_T\x10\x02*\x93\x01\n\x0eQuantileMethod\x12\x1f\n\x1bQUANTILE_METHOD_UNSPECIFIED\x10\x00\x12#\n\x1fQUANTILE_METHOD_ORDER_STATISTIC\x10\x01\x12\x1a\n\x16QUANTILE_METHOD_LINEAR\x10\x02\x12\x1f\n\x1bQUANTILE_METHOD_CLOSED_FORM\x10\x03*o\n\rHorizonMethod\x12\x1e\n\x1aHORIZON_METHOD_UNSPECIFIED\x10\x00\x12\x1e\n\x1aHORIZON_METHOD_OVERLAPPING\x10\x01\x12\x1e\n\x1aHORIZON_METHOD_SQUARE_ROOT\x10\x02*W\n\nMeanMethod\x12\x1b\n\x17MEAN_METHOD_UNSPECIFIED\x10\x00\x12\x14\n\x10MEAN_METHOD_ZERO\x10\x01\x12\x16\n\x12MEAN_METHOD_SAMPLE\x10\x02*\x82\x01\n\tRiskLevel\x12\x1a\n\x16RISK_LEVEL_UNSPECIFIED\x10\x00\x12\x12\n\x0eRISK_LEVEL_LOW\x10\x01\x12\x17\n\x13RISK_LEVEL_MODERATE\x10\x02\x12\x13\n\x0fRISK_LEVEL_HIGH\x10\x03\x12\x17\n\x13RISK_LEVEL_CRITICAL\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'riskgateway.v1.risk_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VARMETHOD']._serialized_start=1472
-  _globals['_VARMETHOD']._serialized_end=1593
-  _globals['_QUANTILEMETHOD']._serialized_start=1595
-  _globals['_QUANTILEMETHOD']._serialized_end=1709
-  _globals['_HORIZONMETHOD']._serialized_start=1711
-  _globals['_HORIZONMETHOD']._serialized_end=1822
-  _globals['_MEANMETHOD']._serialized_start=1824
-  _globals['_MEANMETHOD']._serialized_end=1911
-  _globals['_RISKSTAMP']._serialized_start=79
-  _globals['_RISKSTAMP']._serialized_end=326
-  _globals['_VARESTIMATE']._serialized_start=329
-  _globals['_VARESTIMATE']._serialized_end=789
-  _globals['_STRESSLOSS']._serialized_start=791
-  _globals['_STRESSLOSS']._serialized_end=871
-  _globals['_RISKREPORT']._serialized_start=874
-  _globals['_RISKREPORT']._serialized_end=1470
+  _globals['_VARMETHOD']._serialized_start=2010
+  _globals['_VARMETHOD']._serialized_end=2176
+  _globals['_VARDISTRIBUTION']._serialized_start=2179
+  _globals['_VARDISTRIBUTION']._serialized_end=2330
+  _globals['_VOLATILITYFILTER']._serialized_start=2332
+  _globals['_VOLATILITYFILTER']._serialized_end=2442
+  _globals['_COPULAFAMILY']._serialized_start=2444
+  _globals['_COPULAFAMILY']._serialized_end=2546
+  _globals['_QUANTILEMETHOD']._serialized_start=2549
+  _globals['_QUANTILEMETHOD']._serialized_end=2696
+  _globals['_HORIZONMETHOD']._serialized_start=2698
+  _globals['_HORIZONMETHOD']._serialized_end=2809
+  _globals['_MEANMETHOD']._serialized_start=2811
+  _globals['_MEANMETHOD']._serialized_end=2898
+  _globals['_RISKLEVEL']._serialized_start=2901
+  _globals['_RISKLEVEL']._serialized_end=3031
+  _globals['_RISKSTAMP']._serialized_start=111
+  _globals['_RISKSTAMP']._serialized_end=540
+  _globals['_VARESTIMATE']._serialized_start=543
+  _globals['_VARESTIMATE']._serialized_end=1326
+  _globals['_STRESSLOSS']._serialized_start=1328
+  _globals['_STRESSLOSS']._serialized_end=1408
+  _globals['_RISKREPORT']._serialized_start=1411
+  _globals['_RISKREPORT']._serialized_end=2007
 # @@protoc_insertion_point(module_scope)

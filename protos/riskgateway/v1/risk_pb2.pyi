@@ -11,6 +11,7 @@ row, unless a request leaves them out: stress losses are then exact, VaR and exp
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -38,7 +39,11 @@ class _VarMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     VAR_METHOD_PARAMETRIC: _VarMethod.ValueType  # 2
     """Normal, from a shrunk covariance (Ledoit-Wolf 2004)."""
     VAR_METHOD_MONTE_CARLO: _VarMethod.ValueType  # 3
-    """Simulated from a Student-t of unit variance."""
+    """Simulated: a Student-t of unit variance for each instrument, joined by a copula."""
+    VAR_METHOD_FILTERED: _VarMethod.ValueType  # 4
+    """Each day of the lookback scaled from the volatility of its time to today's."""
+    VAR_METHOD_ALL: _VarMethod.ValueType  # 5
+    """On input: each of the above. Never sent by a server."""
 
 class VarMethod(_VarMethod, metaclass=_VarMethodEnumTypeWrapper):
     """How a distribution of P&L is made."""
@@ -50,8 +55,88 @@ VAR_METHOD_HISTORICAL: VarMethod.ValueType  # 1
 VAR_METHOD_PARAMETRIC: VarMethod.ValueType  # 2
 """Normal, from a shrunk covariance (Ledoit-Wolf 2004)."""
 VAR_METHOD_MONTE_CARLO: VarMethod.ValueType  # 3
-"""Simulated from a Student-t of unit variance."""
+"""Simulated: a Student-t of unit variance for each instrument, joined by a copula."""
+VAR_METHOD_FILTERED: VarMethod.ValueType  # 4
+"""Each day of the lookback scaled from the volatility of its time to today's."""
+VAR_METHOD_ALL: VarMethod.ValueType  # 5
+"""On input: each of the above. Never sent by a server."""
 Global___VarMethod: typing_extensions.TypeAlias = VarMethod
+
+class _VarDistribution:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _VarDistributionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_VarDistribution.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VAR_DISTRIBUTION_UNSPECIFIED: _VarDistribution.ValueType  # 0
+    """On input: normal. On output: the method has none."""
+    VAR_DISTRIBUTION_GAUSSIAN: _VarDistribution.ValueType  # 1
+    """Normal."""
+    VAR_DISTRIBUTION_STUDENT_T: _VarDistribution.ValueType  # 2
+    """Student-t scaled to the variance, degrees of freedom given or fitted."""
+    VAR_DISTRIBUTION_CORNISH_FISHER: _VarDistribution.ValueType  # 3
+    """Normal quantile corrected for skewness and kurtosis; a warning where that is no quantile function."""
+
+class VarDistribution(_VarDistribution, metaclass=_VarDistributionEnumTypeWrapper):
+    """The shape of a parametric distribution."""
+
+VAR_DISTRIBUTION_UNSPECIFIED: VarDistribution.ValueType  # 0
+"""On input: normal. On output: the method has none."""
+VAR_DISTRIBUTION_GAUSSIAN: VarDistribution.ValueType  # 1
+"""Normal."""
+VAR_DISTRIBUTION_STUDENT_T: VarDistribution.ValueType  # 2
+"""Student-t scaled to the variance, degrees of freedom given or fitted."""
+VAR_DISTRIBUTION_CORNISH_FISHER: VarDistribution.ValueType  # 3
+"""Normal quantile corrected for skewness and kurtosis; a warning where that is no quantile function."""
+Global___VarDistribution: typing_extensions.TypeAlias = VarDistribution
+
+class _VolatilityFilter:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _VolatilityFilterEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_VolatilityFilter.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VOLATILITY_FILTER_UNSPECIFIED: _VolatilityFilter.ValueType  # 0
+    """On input: EWMA. On output: the method has none."""
+    VOLATILITY_FILTER_EWMA: _VolatilityFilter.ValueType  # 1
+    """Exponentially weighted, decay 0.94, mean zero."""
+    VOLATILITY_FILTER_GARCH: _VolatilityFilter.ValueType  # 2
+    """GARCH(1,1), fitted."""
+
+class VolatilityFilter(_VolatilityFilter, metaclass=_VolatilityFilterEnumTypeWrapper):
+    """What a filtered history takes for the volatility of a day."""
+
+VOLATILITY_FILTER_UNSPECIFIED: VolatilityFilter.ValueType  # 0
+"""On input: EWMA. On output: the method has none."""
+VOLATILITY_FILTER_EWMA: VolatilityFilter.ValueType  # 1
+"""Exponentially weighted, decay 0.94, mean zero."""
+VOLATILITY_FILTER_GARCH: VolatilityFilter.ValueType  # 2
+"""GARCH(1,1), fitted."""
+Global___VolatilityFilter: typing_extensions.TypeAlias = VolatilityFilter
+
+class _CopulaFamily:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _CopulaFamilyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_CopulaFamily.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    COPULA_FAMILY_UNSPECIFIED: _CopulaFamily.ValueType  # 0
+    """On input: normal. On output: the method has none."""
+    COPULA_FAMILY_GAUSSIAN: _CopulaFamily.ValueType  # 1
+    """Normal: no dependence of the extremes."""
+    COPULA_FAMILY_STUDENT_T: _CopulaFamily.ValueType  # 2
+    """Student-t, one chi-square a path: extremes come together."""
+
+class CopulaFamily(_CopulaFamily, metaclass=_CopulaFamilyEnumTypeWrapper):
+    """How simulated instruments move together."""
+
+COPULA_FAMILY_UNSPECIFIED: CopulaFamily.ValueType  # 0
+"""On input: normal. On output: the method has none."""
+COPULA_FAMILY_GAUSSIAN: CopulaFamily.ValueType  # 1
+"""Normal: no dependence of the extremes."""
+COPULA_FAMILY_STUDENT_T: CopulaFamily.ValueType  # 2
+"""Student-t, one chi-square a path: extremes come together."""
+Global___CopulaFamily: typing_extensions.TypeAlias = CopulaFamily
 
 class _QuantileMethod:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -65,6 +150,8 @@ class _QuantileMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """The ceil(a n)-th worst of n, a = 1 - confidence: the 8th of 756 at 99 %."""
     QUANTILE_METHOD_LINEAR: _QuantileMethod.ValueType  # 2
     """Linear between two order statistics, as numpy's percentile."""
+    QUANTILE_METHOD_CLOSED_FORM: _QuantileMethod.ValueType  # 3
+    """On output: of a distribution in closed form, no observation is picked."""
 
 class QuantileMethod(_QuantileMethod, metaclass=_QuantileMethodEnumTypeWrapper):
     """Which quantile is taken."""
@@ -75,6 +162,8 @@ QUANTILE_METHOD_ORDER_STATISTIC: QuantileMethod.ValueType  # 1
 """The ceil(a n)-th worst of n, a = 1 - confidence: the 8th of 756 at 99 %."""
 QUANTILE_METHOD_LINEAR: QuantileMethod.ValueType  # 2
 """Linear between two order statistics, as numpy's percentile."""
+QUANTILE_METHOD_CLOSED_FORM: QuantileMethod.ValueType  # 3
+"""On output: of a distribution in closed form, no observation is picked."""
 Global___QuantileMethod: typing_extensions.TypeAlias = QuantileMethod
 
 class _HorizonMethod:
@@ -125,6 +214,38 @@ MEAN_METHOD_SAMPLE: MeanMethod.ValueType  # 2
 """The mean of the lookback."""
 Global___MeanMethod: typing_extensions.TypeAlias = MeanMethod
 
+class _RiskLevel:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RiskLevelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RiskLevel.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    RISK_LEVEL_UNSPECIFIED: _RiskLevel.ValueType  # 0
+    """Never sent by a server."""
+    RISK_LEVEL_LOW: _RiskLevel.ValueType  # 1
+    """Below every threshold."""
+    RISK_LEVEL_MODERATE: _RiskLevel.ValueType  # 2
+    """At or over a first threshold."""
+    RISK_LEVEL_HIGH: _RiskLevel.ValueType  # 3
+    """At or over a second threshold."""
+    RISK_LEVEL_CRITICAL: _RiskLevel.ValueType  # 4
+    """At or over a third threshold."""
+
+class RiskLevel(_RiskLevel, metaclass=_RiskLevelEnumTypeWrapper):
+    """How much to worry."""
+
+RISK_LEVEL_UNSPECIFIED: RiskLevel.ValueType  # 0
+"""Never sent by a server."""
+RISK_LEVEL_LOW: RiskLevel.ValueType  # 1
+"""Below every threshold."""
+RISK_LEVEL_MODERATE: RiskLevel.ValueType  # 2
+"""At or over a first threshold."""
+RISK_LEVEL_HIGH: RiskLevel.ValueType  # 3
+"""At or over a second threshold."""
+RISK_LEVEL_CRITICAL: RiskLevel.ValueType  # 4
+"""At or over a third threshold."""
+Global___RiskLevel: typing_extensions.TypeAlias = RiskLevel
+
 @typing.final
 class RiskStamp(google.protobuf.message.Message):
     """What a figure was computed from; with it the figure can be computed again."""
@@ -140,6 +261,11 @@ class RiskStamp(google.protobuf.message.Message):
     EQUITY_FIELD_NUMBER: builtins.int
     UNAFFECTED_POSITIONS_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
+    STRATEGY_FIELD_NUMBER: builtins.int
+    MARK_AGE_FIELD_NUMBER: builtins.int
+    MODEL_AGE_FIELD_NUMBER: builtins.int
+    LAST_PRICE_DATE_FIELD_NUMBER: builtins.int
+    OPEN_ORDERS_EXCLUDED_FIELD_NUMBER: builtins.int
     account: builtins.str
     """Account."""
     sequence: builtins.int
@@ -152,6 +278,12 @@ class RiskStamp(google.protobuf.message.Message):
     """Currency of all money in the answer."""
     equity: builtins.float
     """Equity in base currency; absent: cannot be computed."""
+    strategy: builtins.str
+    """Strategy that was asked for; absent: the whole account."""
+    last_price_date: builtins.str
+    """Date of the newest close that the model knows, YYYY-MM-DD; empty: no model, or no closes."""
+    open_orders_excluded: builtins.bool
+    """Open orders were left out."""
     @property
     def compute_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When, on the store's clock."""
@@ -163,6 +295,14 @@ class RiskStamp(google.protobuf.message.Message):
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What to be careful about, for people."""
+
+    @property
+    def mark_age(self) -> google.protobuf.duration_pb2.Duration:
+        """Age of the oldest mark or rate that the book is valued at; absent: nothing is held or open."""
+
+    @property
+    def model_age(self) -> google.protobuf.duration_pb2.Duration:
+        """Since the risk model was built; absent: no model."""
 
     def __init__(
         self,
@@ -176,10 +316,18 @@ class RiskStamp(google.protobuf.message.Message):
         equity: builtins.float | None = ...,
         unaffected_positions: collections.abc.Iterable[builtins.str] | None = ...,
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
+        strategy: builtins.str | None = ...,
+        mark_age: google.protobuf.duration_pb2.Duration | None = ...,
+        model_age: google.protobuf.duration_pb2.Duration | None = ...,
+        last_price_date: builtins.str = ...,
+        open_orders_excluded: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_equity", b"_equity", "compute_time", b"compute_time", "equity", b"equity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_equity", b"_equity", "account", b"account", "base_currency", b"base_currency", "compute_time", b"compute_time", "equity", b"equity", "model_session_date", b"model_session_date", "risk_model", b"risk_model", "sequence", b"sequence", "unaffected_positions", b"unaffected_positions", "warnings", b"warnings"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_equity", b"_equity", "_strategy", b"_strategy", "compute_time", b"compute_time", "equity", b"equity", "mark_age", b"mark_age", "model_age", b"model_age", "strategy", b"strategy"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_equity", b"_equity", "_strategy", b"_strategy", "account", b"account", "base_currency", b"base_currency", "compute_time", b"compute_time", "equity", b"equity", "last_price_date", b"last_price_date", "mark_age", b"mark_age", "model_age", b"model_age", "model_session_date", b"model_session_date", "open_orders_excluded", b"open_orders_excluded", "risk_model", b"risk_model", "sequence", b"sequence", "strategy", b"strategy", "unaffected_positions", b"unaffected_positions", "warnings", b"warnings"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_equity", b"_equity"]) -> typing.Literal["equity"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_strategy", b"_strategy"]) -> typing.Literal["strategy"] | None: ...
 
 Global___RiskStamp: typing_extensions.TypeAlias = RiskStamp
 
@@ -200,6 +348,14 @@ class VarEstimate(google.protobuf.message.Message):
     VALUE_AT_RISK_RATIO_FIELD_NUMBER: builtins.int
     EXPECTED_SHORTFALL_RATIO_FIELD_NUMBER: builtins.int
     N_OBSERVATIONS_FIELD_NUMBER: builtins.int
+    REQUESTED_METHOD_FIELD_NUMBER: builtins.int
+    DISTRIBUTION_FIELD_NUMBER: builtins.int
+    FILTER_FIELD_NUMBER: builtins.int
+    COPULA_FIELD_NUMBER: builtins.int
+    DEGREES_OF_FREEDOM_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    N_PATHS_FIELD_NUMBER: builtins.int
     method: Global___VarMethod.ValueType
     """How the distribution is made."""
     confidence: builtins.float
@@ -221,7 +377,25 @@ class VarEstimate(google.protobuf.message.Message):
     expected_shortfall_ratio: builtins.float
     """The expected shortfall as a share of equity; absent: equity is not positive."""
     n_observations: builtins.int
-    """Observations or simulations behind it."""
+    """Days behind it, or windows of the horizon; of a simulation those that it was fitted to."""
+    requested_method: Global___VarMethod.ValueType
+    """The method asked for, where too little history made it another one; unspecified: it is `method`."""
+    distribution: Global___VarDistribution.ValueType
+    """Shape of a parametric distribution."""
+    filter: Global___VolatilityFilter.ValueType
+    """Of a filtered history."""
+    copula: Global___CopulaFamily.ValueType
+    """Of a simulation."""
+    degrees_of_freedom: builtins.float
+    """Of a Student-t, given or fitted, more than 2; absent: there is none, or one for each instrument."""
+    seed: builtins.int
+    """Seed of a simulation; absent: nothing was simulated."""
+    n_paths: builtins.int
+    """Paths of a simulation, mirror images counted; 0: nothing was simulated."""
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What to be careful about with this figure, for people."""
+
     def __init__(
         self,
         *,
@@ -236,11 +410,23 @@ class VarEstimate(google.protobuf.message.Message):
         value_at_risk_ratio: builtins.float | None = ...,
         expected_shortfall_ratio: builtins.float | None = ...,
         n_observations: builtins.int = ...,
+        requested_method: Global___VarMethod.ValueType = ...,
+        distribution: Global___VarDistribution.ValueType = ...,
+        filter: Global___VolatilityFilter.ValueType = ...,
+        copula: Global___CopulaFamily.ValueType = ...,
+        degrees_of_freedom: builtins.float | None = ...,
+        seed: builtins.int | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
+        n_paths: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_expected_shortfall_ratio", b"_expected_shortfall_ratio", "_value_at_risk_ratio", b"_value_at_risk_ratio", "expected_shortfall_ratio", b"expected_shortfall_ratio", "value_at_risk_ratio", b"value_at_risk_ratio"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_shortfall_ratio", b"_expected_shortfall_ratio", "_value_at_risk_ratio", b"_value_at_risk_ratio", "confidence", b"confidence", "expected_shortfall", b"expected_shortfall", "expected_shortfall_ratio", b"expected_shortfall_ratio", "horizon_days", b"horizon_days", "horizon_method", b"horizon_method", "mean_method", b"mean_method", "method", b"method", "n_observations", b"n_observations", "quantile_method", b"quantile_method", "value_at_risk", b"value_at_risk", "value_at_risk_ratio", b"value_at_risk_ratio"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_degrees_of_freedom", b"_degrees_of_freedom", "_expected_shortfall_ratio", b"_expected_shortfall_ratio", "_seed", b"_seed", "_value_at_risk_ratio", b"_value_at_risk_ratio", "degrees_of_freedom", b"degrees_of_freedom", "expected_shortfall_ratio", b"expected_shortfall_ratio", "seed", b"seed", "value_at_risk_ratio", b"value_at_risk_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_degrees_of_freedom", b"_degrees_of_freedom", "_expected_shortfall_ratio", b"_expected_shortfall_ratio", "_seed", b"_seed", "_value_at_risk_ratio", b"_value_at_risk_ratio", "confidence", b"confidence", "copula", b"copula", "degrees_of_freedom", b"degrees_of_freedom", "distribution", b"distribution", "expected_shortfall", b"expected_shortfall", "expected_shortfall_ratio", b"expected_shortfall_ratio", "filter", b"filter", "horizon_days", b"horizon_days", "horizon_method", b"horizon_method", "mean_method", b"mean_method", "method", b"method", "n_observations", b"n_observations", "n_paths", b"n_paths", "quantile_method", b"quantile_method", "requested_method", b"requested_method", "seed", b"seed", "value_at_risk", b"value_at_risk", "value_at_risk_ratio", b"value_at_risk_ratio", "warnings", b"warnings"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_degrees_of_freedom", b"_degrees_of_freedom"]) -> typing.Literal["degrees_of_freedom"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_expected_shortfall_ratio", b"_expected_shortfall_ratio"]) -> typing.Literal["expected_shortfall_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_value_at_risk_ratio", b"_value_at_risk_ratio"]) -> typing.Literal["value_at_risk_ratio"] | None: ...
 

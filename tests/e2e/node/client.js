@@ -14,7 +14,10 @@ const ACCOUNT = "NODE";
 const SESSION = "2022-12-28";
 const CALL_MS = 8_000;
 const { riskgateway } = grpc.loadPackageDefinition(
-  loader.loadSync(["riskgateway/v1/risk_gateway.proto", "riskgateway/v1/risk_admin.proto"], OPTIONS),
+  loader.loadSync(
+    ["risk_gateway", "risk_admin", "risk_analytics"].map((name) => `riskgateway/v1/${name}.proto`),
+    OPTIONS,
+  ),
 );
 const details = loader.loadSync(path.join(__dirname, "rpc_details.proto"), { ...OPTIONS, includeDirs: [] });
 
@@ -24,6 +27,7 @@ const gateway = new v1.RiskGateway(gatewayAddress, credentials);
 const control = new v1.RiskGateway(controlAddress, credentials);
 const admin = new v1.RiskAdmin(controlAddress, credentials);
 const feed = new v1.RiskAdmin(gatewayAddress, credentials);
+const analytics = new v1.RiskAnalytics(gatewayAddress, credentials);
 
 const deadline = () => Date.now() + CALL_MS;
 const now = () => ({ seconds: Math.floor(Date.now() / 1000), nanos: (Date.now() % 1000) * 1_000_000 });
@@ -338,11 +342,51 @@ async function reconciled() {
   held("what the broker holds is taken, and each difference told");
 }
 
-async function eventsComeLater() {
-  for (const [method, request] of [["ListEvents", {}], ["UpsertEvent", {}]]) {
-    assert.equal((await refused(call(admin, method, request))).code, grpc.status.UNIMPLEMENTED);
+// The worker answers, and one that has just started does so in some seconds only.
+async function figures(method, request) {
+  for (;;) {
+    try {
+      return await call(analytics, method, { account: ACCOUNT, ...request });
+    } catch (error) {
+      if (error.code !== grpc.status.UNAVAILABLE) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
   }
-  held("only the two calls for events answer UNIMPLEMENTED");
+}
+
+async function theWorkersFigures() {
+  const risk = await figures("GetVar", { methods: ["VAR_METHOD_ALL"], include_components: true });
+  const parametric = risk.estimates.find((one) => one.method === "VAR_METHOD_PARAMETRIC" && one.confidence === 0.99);
+  const sum = risk.components.reduce((total, one) => total + one.component, 0);
+  assert.ok(parametric.value_at_risk > 0 && Math.abs(sum - parametric.value_at_risk) < 1e-6 * sum);
+  assert.equal(risk.stamp.model_session_date, SESSION);
+  const stress = await figures("GetStress", {});
+  assert.equal(stress.results.length, 6);
+  const reverse = await figures("GetReverseStress", { loss: stress.worst_stress.loss / 2 });
+  assert.ok(reverse.reachable && Math.abs(reverse.multiplier - 0.5) < 1e-6);
+  const replay = await figures("ReplayHistory", { window: "2020" });
+  assert.deepEqual([replay.status, replay.days.length], ["REPLAY_STATUS_COMPLETE", 23]);
+  const greeks = await figures("GetGreeks", {});
+  assert.ok(greeks.underlyings.every((one) => one.greeks.gamma === 0));
+  const report = await figures("GetRiskReport", {});
+  assert.ok(report.level.startsWith("RISK_LEVEL_") && report.gauges.every((one) => one.critical_threshold > 0));
+  const wrong = await refused(call(analytics, "GetVar", { account: ACCOUNT, confidences: [0.2], paths: 1 }));
+  assert.equal(wrong.code, grpc.status.INVALID_ARGUMENT);
+  assert.deepEqual(wrong.fields.sort(), ["confidences[0]", "paths"]);
+  const nobody = await refused(call(analytics, "GetVar", { account: "NOBODY" }));
+  assert.equal(nobody.code, grpc.status.NOT_FOUND);
+  held("the worker's figures come through the gateway, and its errors with their details");
+}
+
+async function eventsAndSizes() {
+  const wrong = await refused(call(admin, "UpsertEvent", { event: { factor: 2 } }));
+  assert.equal(wrong.code, grpc.status.INVALID_ARGUMENT);
+  assert.ok(wrong.fields.includes("event.factor") && wrong.fields.includes("reason"));
+  assert.deepEqual((await call(admin, "ListEvents", {})).events, []);
+  const size = await figures("SizePosition", { symbol: "AAPL", method: "SIZING_METHOD_FIXED_FRACTION", fraction: 0.01 });
+  assert.equal(size.target_quantity, Math.floor((0.01 * size.stamp.equity) / 126));
+  assert.ok(size.order_quantity <= size.wanted_quantity && size.volatility === 0);
+  held("events are listed and checked; a position is sized within the limits");
 }
 
 async function main() {
@@ -361,14 +405,15 @@ async function main() {
   await instructions();
   await limitsChange();
   await reconciled();
-  await eventsComeLater();
+  await theWorkersFigures();
+  await eventsAndSizes();
   const counted = await call(gateway, "GetRiskState", { account: ACCOUNT });
   assert.equal(counted.trading_state, "TRADING_STATE_ACTIVE");
   assert.equal(counted.counters.active_breaches, 0);
   assert.ok(states.seen.states > 3 && states.seen.changes.includes("TRADING_STATE_HALTED"));
   states.stream.cancel();
   held("the account's state has counted it all");
-  for (const client of [gateway, control, admin, feed]) client.close();
+  for (const client of [gateway, control, admin, feed, analytics]) client.close();
 }
 
 main().catch((error) => {

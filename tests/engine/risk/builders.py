@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.instrument import AssetClass, Instrument
+from engine.instrument import AssetClass, Instrument, OptionModel, OptionRight, OptionStyle, OptionTerms
 from engine.risk.history import PriceHistory
 
 SESSION = date(2024, 1, 2)
@@ -26,6 +26,23 @@ def instrument(symbol: str, asset_class: str = "equity", currency: str = "USD", 
 
 def stock(symbol: str, **fields: Any) -> Instrument:
     return instrument(symbol, **fields)
+
+
+def option(
+    symbol: str,
+    strike: float,
+    right: str = "call",
+    underlying: str = "A",
+    expiry: date = date(2024, 7, 2),
+    style: str = "european",
+    model: str = "black_scholes_merton",
+    currency: str = "USD",
+    **terms: Any,
+) -> Instrument:
+    """On "A", half a year from SESSION on, at a rate of 3 %; `terms`: dividend_yield, rate, volatility."""
+    declared = {"rate": 0.03} | terms
+    contract = OptionTerms(strike, OptionRight(right), OptionStyle(style), OptionModel(model), **declared)
+    return instrument(symbol, "option", currency, underlying=underlying, expiry=expiry, option=contract)
 
 
 def book(*instruments: Instrument) -> dict[str, Instrument]:

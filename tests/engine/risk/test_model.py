@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.risk.build import build_model
-from engine.risk.model import RiskModel, content_hash, decode, encode
-from tests.engine.risk.builders import SESSION, book, history, instrument, levels, stock, walk
+from engine.risk.model import OPTION_ARRAYS, OptionColumns, RiskModel, content_hash, decode, encode
+from tests.engine.risk.builders import SESSION, book, history, instrument, levels, option, stock, walk
 
 DAYS = 260
 
 
 def built() -> RiskModel:
-    """Three columns: whole, without history, without factor."""
+    """Five columns: whole, without history, without factor, and two options, one of which can't be valued."""
     closes = {"A": levels(walk(DAYS, seed=1)), "ZZZ": levels(walk(DAYS, seed=2))}
     prices = history(closes, {"SP500": levels(walk(DAYS, seed=3))})
-    instruments = book(stock("A"), instrument("IBOVESPA", "future"), instrument("ZZZ", "crypto"))
+    options = (option("A_C", 100.0, volatility=0.2), option("A_X", 100.0))
+    instruments = book(stock("A"), *options, instrument("IBOVESPA", "future"), instrument("ZZZ", "crypto"))
     return build_model(instruments, "set-hash", prices, SESSION, built_time_us=1_700_000_000_000_000)
 
 
@@ -37,9 +38,13 @@ def test_a_decoded_model_is_the_encoded_one() -> None:
         if isinstance(before, np.ndarray):
             np.testing.assert_array_equal(after, before)
             assert after.dtype == before.dtype
+        elif isinstance(before, OptionColumns):
+            for name in ("places", *OPTION_ARRAYS):
+                np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
         else:
             assert after == before, field.name
-    assert MODEL.has_history.tolist() == [True, False, True] and MODEL.has_factor.tolist() == [True, True, False]
+    assert MODEL.has_history.tolist() == [True, True, False, False, True]
+    assert MODEL.has_factor.tolist() == [True, True, False, True, False]
 
 
 def test_the_bytes_depend_on_the_content_alone() -> None:
@@ -85,6 +90,7 @@ def test_nobody_can_write_into_a_model() -> None:
     [
         b"",
         b"RGMODEL1",
+        b"RGMODEL1" + ENCODED[8:],
         b"not a model at all",
         b"X" + ENCODED[1:],
         ENCODED[:-1],
@@ -92,8 +98,11 @@ def test_nobody_can_write_into_a_model() -> None:
         ENCODED[:40],
         ENCODED[:8] + b"\xff\xff\xff\xff" + ENCODED[12:],
         ENCODED[:8] + b"\x00\x00\x00\x00" + ENCODED[12:],
-        ENCODED.replace(b'"n_grid":4', b'"n_grid":5'),
-        ENCODED.replace(b'"n_grid":4', b'"n_grib":4'),
+        ENCODED.replace(b'"n_grid":27', b'"n_grid":30'),
+        ENCODED.replace(b'"n_grid":27', b'"n_grib":27'),
+        ENCODED.replace(b'"option_places":[1,2]', b'"option_places":[2,1]'),
+        ENCODED.replace(b'"option_places":[1,2]', b'"option_places":[1,5]'),
+        ENCODED.replace(b'"option_places":[1,2]', b'"option_places":[1,1]'),
         ENCODED.replace(b'"IBOVESPA"', b'"A","ZZZZ"'),
         ENCODED[:-1] + b"\x02",
     ],

@@ -29,6 +29,7 @@ from riskgateway.v1 import (
     account_pb2,
     control_pb2,
     decision_pb2,
+    instrument_pb2,
     order_pb2,
     risk_admin_pb2,
     risk_admin_pb2_grpc,
@@ -354,6 +355,18 @@ def test_a_stop_goes_to_the_gateway_when_control_is_away(
     assert f"by gateway at {desk.address}" in capsys.readouterr().out
 
 
+def test_a_stop_may_name_an_algorithm_a_trader_or_a_desk(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--trader", "jane", "--desk", "rates", "--algo", "vwap"]
+
+    assert exit_code("stop", *options, "--control", desk.address) == 0
+
+    expected = risk_gateway_pb2.StopAllRequest(
+        mode=control_pb2.TRADING_STATE_HALTED, trader="jane", desk="rates", algo="vwap"
+    )
+    assert desk.requests == [expected]
+    assert "■ HALTED  algo vwap, trader jane, desk rates" in capsys.readouterr().out
+
+
 def test_a_stop_that_is_refused_is_not_tried_elsewhere(desk: Desk) -> None:
     desk.failure = status_of(code_pb2.PERMISSION_DENIED, "a stop needs the role operator")
 
@@ -514,6 +527,26 @@ def test_instruments_of_a_file_are_registered_or_the_table_is_named(
     (request,) = desk.requests
     assert isinstance(request, risk_admin_pb2.RegisterInstrumentsRequest)
     assert request.instruments[0].multiplier == 50
+
+
+def test_an_option_of_a_file_is_spelled_by_short_names(desk: Desk, tmp_path: object) -> None:
+    path = f"{tmp_path}/options.toml"
+    with open(path, "w") as file:
+        file.write(
+            '[[instrument]]\nsymbol = "SPY_P400"\nasset_class = "option"\ncurrency = "USD"\nlot_size = 1\n'
+            'tick_size = 0.01\nmultiplier = 100\nunderlying = "SPY"\nexpiry_date = "2026-12-18"\n[instrument.option]\n'
+            'strike = 400\nright = "put"\nstyle = "american"\nmodel = "black_scholes_merton"\nrate = 0.04\n'
+        )
+    assert exit_code("register", path, "--control", desk.address) == 0
+
+    (request,) = desk.requests
+    assert isinstance(request, risk_admin_pb2.RegisterInstrumentsRequest)
+    (put,) = request.instruments
+    assert (put.asset_class, put.option.right) == (
+        instrument_pb2.ASSET_CLASS_OPTION,
+        instrument_pb2.OPTION_RIGHT_PUT,
+    )
+    assert (put.option.style, put.option.rate) == (instrument_pb2.OPTION_STYLE_AMERICAN, 0.04)
 
 
 def test_a_mark_is_stamped_now(desk: Desk) -> None:

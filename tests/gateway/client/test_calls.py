@@ -339,6 +339,19 @@ async def test_a_retry_across_a_stop_is_not_approved_and_says_what_was(risk: Any
     assert again.prior is not None and (again.prior.approved, again.prior.sequence) == (True, first.sequence)
 
 
+async def test_a_stop_of_a_trader_stops_that_trader_and_a_heartbeat_tells_the_state(risk: Any) -> None:
+    await risk.stop_all("late", trader="jo")
+    refused = await risk.buy("AAPL", 10, limit_price=100.0, trader_id="jo")
+    allowed = await risk.buy("AAPL", 10, limit_price=100.0, trader_id="al")
+    await risk.resume("back", account="", trader="jo")
+    again = await risk.buy("AAPL", 10, limit_price=100.0, trader_id="jo")
+    alive = await risk.heartbeat()
+    await risk.stop_all("enough")
+
+    assert (refused.reason, bool(allowed), bool(again)) == ("TRADING_HALTED", True, True)
+    assert (alive, await risk.heartbeat()) == ("ACTIVE", "HALTED")
+
+
 async def test_headroom_is_told_for_both_sides(risk: Any) -> None:
     await risk.report_fill(await risk.buy("AAPL", 100), 100, 100.0)
 

@@ -448,6 +448,32 @@ async def test_who_announced_itself_lately_is_known(log: AccountLog) -> None:
     assert await log.bulletin.announce(None, 400, 0) == {"one:1", "three:3"}
 
 
+async def test_the_analyst_who_was_noted_last_comes_first_and_the_longest_silent_is_forgotten(log: AccountLog) -> None:
+    await log.bulletin.post_analyst(b"one", 100, 0)
+    await log.bulletin.post_analyst(b"two", 200, 0)
+    await log.bulletin.post_analyst(b"one", 300, 0)
+
+    assert await log.bulletin.analysts(0) == (b"one", b"two")
+    assert await log.bulletin.analysts(201) == (b"one",)
+    await log.bulletin.post_analyst(b"three", 400, 300)
+    assert await log.bulletin.analysts(0) == (b"three", b"one")
+
+
+async def test_events_that_were_entered_stay_and_one_of_the_same_id_takes_their_place(log: AccountLog) -> None:
+    news = [await log.bulletin.keep_event(name, event) for name, event in (("a", b"1"), ("b:é", b"2"), ("a", b"3"))]
+
+    assert news == [True, True, False]
+    assert await log.bulletin.kept_events() == {"a": b"3", "b:é": b"2"}
+
+
+async def test_a_source_of_events_is_kept_by_its_name(log: AccountLog) -> None:
+    assert await log.bulletin.feeds() == {}
+    for name, feed in (("bls", b"1"), ("https://a/b.ics", b"2"), ("bls", b"3")):
+        await log.bulletin.keep_feed(name, feed)
+
+    assert await log.bulletin.feeds() == {"bls": b"3", "https://a/b.ics": b"2"}
+
+
 async def take(wakes: AsyncIterator[Wake], n: int) -> list[Wake]:
     return [await asyncio.wait_for(anext(wakes), 10) for _ in range(n)]
 

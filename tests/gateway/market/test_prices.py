@@ -206,7 +206,7 @@ def test_what_is_no_price_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / "absent.csv", "expected a readable CSV file"),
         (cut, "expected a readable CSV file"),
         (binary, "expected a readable CSV file"),
-        (tmp_path / "closes.xlsx", "expected a .csv or .csv.gz file or a folder"),
+        (tmp_path / "closes.xlsx", "expected a .csv, .csv.gz or .parquet file or a folder"),
         (tmp_path / "empty", "one per symbol, got none"),
         (twice, "expected one file for A, got a second"),
     ]:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from engine.events import RANK_OFFICIAL, Event, EventPolicy, EventRule, Feed, outlook
 from engine.grades import graded
 from engine.limits import Limit, LimitSet, ScopeKind
 from engine.report import encode_report, risk_report
@@ -69,6 +70,36 @@ async def test_a_new_reader_hears_of_the_grades_that_stand(gateway: Served) -> N
         again = (await anext(await subscribed(gateway))).alert
 
     assert again.alert_id == told.alert_id != ""
+
+
+HOUR = 3_600_000_000
+
+
+async def foreseen(gateway: Served, hours: float, stale: bool = False) -> None:
+    """The worker's report, of a release so far ahead, half an hour around which nothing is opened."""
+    accounts, log = gateway.backend.accounts, gateway.backend.log
+    now_us = accounts.clock.now_us()
+    reading = await accounts.read(ACCOUNT, now_us + 1_000_000)
+    policy = EventPolicy({"macro": EventRule(HOUR // 2, HOUR // 2, block=True)})
+    at_us = now_us + int(hours * HOUR)
+    feed = Feed("bls", RANK_OFFICIAL, success_us=1 if stale else now_us, problem="answered 403" if stale else "")
+    events = [Event("cpi", "cpi", "CPI", at_us, at_us, "2023-11-14", source="bls")]
+    report = risk_report(reading.state, reading.terms, now_us)
+    seen = outlook(events, [feed], policy, now_us, None)
+    await log.bulletin.post_report(ACCOUNT, encode_report(msgspec.structs.replace(report, events=seen, limits=())))
+
+
+async def test_a_window_that_opens_and_a_calendar_that_grows_stale_are_told_once(gateway: Served) -> None:
+    updates, told = await subscribed(gateway), []
+    for hours, stale in ((2.0, False), (0.25, False), (0.2, False), (0.2, True), (0.1, True), (-1.0, False)):
+        await foreseen(gateway, hours, stale)
+        told.append(await alerts_until_the_next_state(updates))
+
+    assert [[one.kind for one in alerts] for alerts in told] == [[], ["event_window"], [], ["event_source"], [], []]
+    (opened,), (blind,) = told[1], told[3]
+    assert opened.message == "CPI of 2023-11-14: its window is open, block new entries"
+    assert (opened.severity, blind.severity) == (risk_gateway_pb2.SEVERITY_WARNING, risk_gateway_pb2.SEVERITY_WARNING)
+    assert blind.message == "the calendar bls is stale, its last good events stay in force: answered 403"
 
 
 async def test_a_halt_that_the_feed_tells_of_refuses_until_it_tells_that_it_is_over(gateway: Served) -> None:

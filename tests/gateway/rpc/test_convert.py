@@ -1,6 +1,7 @@
 """Requests to engine values: any message is either usable or Invalid, and nothing that is not finite gets through."""
 
 import math
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 
 from engine.control import Scope, TradingState
 from engine.facts import Quote
-from engine.instrument import MarketPhase
+from engine.instrument import AssetClass, MarketPhase, OptionModel, OptionRight, OptionStyle, OptionTerms
 from engine.order import Action, Order, OrderType, Reason, Side
 from gateway.rpc.convert import requests, responses
 from gateway.rpc.convert.form import Invalid
 from riskgateway.v1 import (
+    control_pb2,
     decision_pb2,
     execution_pb2,
     instrument_pb2,
@@ -139,6 +141,18 @@ def test_any_mark_is_a_quote_or_a_refusal(message: instrument_pb2.Mark) -> None:
         factors=st.dictionaries(names, doubles, max_size=2),
         expiry_date=st.sampled_from(["", "2026-12-18", "20261218", "2026-02-30", "x"]),
         quantity_min=doubles,
+        underlying=names,
+        option=st.none()
+        | st.builds(
+            instrument_pb2.OptionTerms,
+            strike=doubles,
+            right=numbers,
+            style=numbers,
+            model=numbers,
+            dividend_yield=doubles,
+            rate=st.none() | doubles,
+            volatility=st.none() | doubles,
+        ),
     )
 )
 def test_any_instrument_is_usable_or_invalid(message: instrument_pb2.Instrument) -> None:
@@ -148,6 +162,7 @@ def test_any_instrument_is_usable_or_invalid(message: instrument_pb2.Instrument)
         return
     positive = (made.lot_size, made.tick_size, made.multiplier)
     assert all(value > 0 and math.isfinite(value) for value in positive)
+    assert (made.option is not None) == (made.asset_class is AssetClass.OPTION)
     assert all(map(math.isfinite, (made.duration, made.quantity_min, *made.factors.values())))
 
 
@@ -228,6 +243,17 @@ def test_a_stop_is_never_refused_for_its_reason() -> None:
     assert len(reason) == 1_000 and reason.startswith("a ba b")
 
 
+def test_a_stop_of_a_trader_flattens_nothing_because_positions_are_not_kept_by_trader() -> None:
+    named: dict[str, Any] = {"algo": "vwap", "trader": "jane", "desk": "rates"}
+    scope, _, _ = requests.stop_of(risk_gateway_pb2.StopAllRequest(**named))
+
+    assert scope == Scope(algo="vwap", trader="jane", desk="rates")
+    assert requests.resume_of(risk_gateway_pb2.ResumeRequest(**named, reason="over"))[0] == scope
+    assert responses.scope(scope) == control_pb2.Scope(**named)
+    with pytest.raises(Invalid, match="flatten"):
+        requests.stop_of(risk_gateway_pb2.StopAllRequest(desk="rates", flatten=True))
+
+
 def test_a_stop_to_active_and_a_resume_without_a_reason_are_invalid() -> None:
     with pytest.raises(Invalid, match="mode"):
         requests.stop_of(risk_gateway_pb2.StopAllRequest(mode=1))  # type: ignore[arg-type]  # ACTIVE
@@ -283,6 +309,79 @@ def test_enums_of_the_engine_and_of_the_contract_agree() -> None:
     assert {f"ACTION_{a.name}": a.value for a in Action} == {
         name: number for name, number in decision_pb2.Action.items() if number
     }
+
+
+def option_message() -> instrument_pb2.Instrument:
+    return instrument_pb2.Instrument(
+        symbol="SPY_P400",
+        asset_class=instrument_pb2.ASSET_CLASS_OPTION,
+        currency="USD",
+        lot_size=1.0,
+        tick_size=0.01,
+        multiplier=100.0,
+        underlying="SPY",
+        expiry_date="2026-12-18",
+        option=instrument_pb2.OptionTerms(
+            strike=400.0,
+            right=instrument_pb2.OPTION_RIGHT_PUT,
+            style=instrument_pb2.OPTION_STYLE_AMERICAN,
+            model=instrument_pb2.OPTION_MODEL_BLACK_SCHOLES_MERTON,
+            dividend_yield=0.013,
+            rate=0.0,
+        ),
+    )
+
+
+def test_an_option_is_read_as_it_was_given() -> None:
+    """A rate of 0 is a rate; a volatility that was not given is none."""
+    request = risk_admin_pb2.RegisterInstrumentsRequest(instruments=[option_message()])
+    (made,) = requests.instruments_of(request)
+
+    assert made.option == OptionTerms(
+        400.0, OptionRight.PUT, OptionStyle.AMERICAN, OptionModel.BLACK_SCHOLES_MERTON, 0.013, 0.0, None
+    )
+    assert (made.underlying, made.multiplier) == ("SPY", 100.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("option.strike", 0.0, "option.strike"),
+        ("option.right", 0, "option.right"),
+        ("option.style", 9, "option.style"),
+        ("option.model", 0, "option.model"),
+        ("option.rate", 5.0, "option.rate"),
+        ("option.volatility", 20.0, "option.volatility"),
+        ("underlying", "", "underlying"),
+        ("expiry_date", "", "expiry_date"),
+        ("proxy", "SPY", "proxy"),
+        ("option", None, "option"),
+    ],
+)
+def test_what_an_option_lacks_is_named(field: str, value: object, named: str) -> None:
+    message = option_message()
+    parent, _, name = field.rpartition(".")
+    if value is None:
+        message.ClearField("option")
+    else:
+        setattr(message.option if parent else message, name, value)
+
+    with pytest.raises(Invalid) as refused:
+        requests.instruments_of(risk_admin_pb2.RegisterInstrumentsRequest(instruments=[message]))
+    assert refused.value.violations[0][0] == f"instruments[0].{named}"
+    assert len(refused.value.violations) == 1
+
+
+def test_an_initial_margin_is_read_and_is_not_below_0() -> None:
+    message = option_message()
+    message.initial_margin = 1_250.0
+    (made,) = requests.instruments_of(risk_admin_pb2.RegisterInstrumentsRequest(instruments=[message]))
+    message.initial_margin = -1.0
+    with pytest.raises(Invalid) as refused:
+        requests.instruments_of(risk_admin_pb2.RegisterInstrumentsRequest(instruments=[message]))
+
+    assert made.initial_margin == 1_250.0
+    assert [field for field, _ in refused.value.violations] == ["instruments[0].initial_margin"]
 
 
 def test_times_survive_the_wire() -> None:

@@ -241,7 +241,15 @@ async def test_a_made_up_header_is_refused(gateway: Member, header: bytes) -> No
 
 def test_a_stop_arrives_as_it_was_passed_on() -> None:
     stop = PendingStop(
-        "a1", Scope("alpha", "s", "€/$"), TradingState.REDUCE_ONLY, "a\u2028b € " + "c" * 2_000, "añn", 2, (3,), 5, 4
+        "a1",
+        Scope("alpha", "s", "€/$", "vwap", "jane", "fx"),
+        TradingState.REDUCE_ONLY,
+        "a\u2028b € " + "c" * 2_000,
+        "añn",
+        2,
+        (3,),
+        5,
+        4,
     )
     request, header = pass_on(stop, Approvals(KEY))
 

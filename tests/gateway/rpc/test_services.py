@@ -230,6 +230,56 @@ async def test_a_stop_of_one_account_shows_in_its_state(gateway: Served, control
     assert [(c.reason, c.origin) for c in state.causes] == [("why", control_pb2.TRADING_STATE_ORIGIN_STOP)]
 
 
+async def test_a_stop_of_a_trader_lists_and_halts_what_is_of_that_trader(gateway: Served, control: Served) -> None:
+    def of(name: str, trader: str) -> risk_gateway_pb2.CheckOrderRequest:
+        sent = asked(order(name, 100.0))
+        sent.order.trader_id = trader
+        return sent
+
+    await gateway.gateway.CheckOrder(of("hers", "jane"))
+    await gateway.gateway.CheckOrder(of("his", "joe"))
+
+    stop = await control.gateway.StopAll(risk_gateway_pb2.StopAllRequest(trader="jane"))
+    refused = await gateway.gateway.CheckOrder(of("B", "jane"))
+    allowed = await gateway.gateway.CheckOrder(of("C", "joe"))
+    state = await gateway.gateway.GetRiskState(risk_gateway_pb2.GetRiskStateRequest(account=ACCOUNT))
+    resumed = await control.gateway.Resume(risk_gateway_pb2.ResumeRequest(trader="jane", reason="over"))
+    again = await gateway.gateway.CheckOrder(of("D", "jane"))
+
+    assert [o.client_order_id for o in stop.open_orders] == ["hers"]
+    assert refused.reason == decision_pb2.REASON_TRADING_HALTED and "trader jane" in refused.message
+    assert allowed.allowed and again.allowed
+    assert [cause.scope for cause in state.causes] == [control_pb2.Scope(trader="jane")]
+    assert resumed.trading_state == control_pb2.TRADING_STATE_ACTIVE
+
+
+async def test_a_heartbeat_is_recorded_where_orders_work_and_tells_the_state(
+    gateway: Served, control: Served, store_clock: list[int]
+) -> None:
+    beat = risk_gateway_pb2.HeartbeatRequest(account=ACCOUNT)
+    idle = await gateway.gateway.Heartbeat(beat)
+    approved = await gateway.gateway.CheckOrder(asked(order("A", 100.0)))
+    store_clock[0] += 2_000_000
+
+    heard = await gateway.gateway.Heartbeat(beat)
+    await gateway.gateway.Heartbeat(beat)
+    await control.gateway.StopAll(risk_gateway_pb2.StopAllRequest(account=ACCOUNT))
+    stopped = await gateway.gateway.Heartbeat(beat)
+    state = await gateway.gateway.GetRiskState(risk_gateway_pb2.GetRiskStateRequest(account=ACCOUNT))
+
+    assert (idle.trading_state, heard.trading_state) == (control_pb2.TRADING_STATE_ACTIVE,) * 2
+    assert stopped.trading_state == control_pb2.TRADING_STATE_HALTED and stopped.stop_epoch > heard.stop_epoch
+    assert heard.heard_time.ToMicroseconds() > idle.heard_time.ToMicroseconds()
+    assert state.sequence >= approved.sequence + 1
+
+
+async def test_a_heartbeat_of_an_unknown_account_is_not_found(gateway: Served) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as missing:
+        await gateway.gateway.Heartbeat(risk_gateway_pb2.HeartbeatRequest(account="NOBODY"))
+
+    assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 async def test_a_narrower_resume_tells_what_still_stands(control: Served, gateway: Served) -> None:
     await control.gateway.StopAll(risk_gateway_pb2.StopAllRequest(reason="all"))
 

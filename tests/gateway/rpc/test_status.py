@@ -8,6 +8,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from engine.facts import FactError
 from engine.instrument import InstrumentError
 from engine.records import PoisonRecord
+from engine.risk.inquiry import InquiryError, Unanswerable
 from gateway import errors
 from gateway.rpc.caller import Denied, Unauthenticated
 from gateway.rpc.convert.form import Invalid
@@ -27,6 +28,9 @@ TABLE = [
     (errors.Overloaded("full"), code_pb2.RESOURCE_EXHAUSTED),
     (SlowReader(30.0), code_pb2.RESOURCE_EXHAUSTED),
     (errors.Draining("bye"), code_pb2.UNAVAILABLE),
+    (errors.AnalyticsAway("no worker"), code_pb2.UNAVAILABLE),
+    (InquiryError("strategy", "unknown"), code_pb2.INVALID_ARGUMENT),
+    (Unanswerable("no mark for KO"), code_pb2.FAILED_PRECONDITION),
     (StopIncomplete([3], "timeout"), code_pb2.UNAVAILABLE),
     (errors.StoreUnavailable("host secret:6379"), code_pb2.UNAVAILABLE),
     (errors.StoreRefused("dir /secret"), code_pb2.FAILED_PRECONDITION),
@@ -78,6 +82,7 @@ def test_what_passes_by_itself_says_when_to_try_again() -> None:
     assert retried == {
         errors.Overloaded,
         errors.Draining,
+        errors.AnalyticsAway,
         errors.StoreUnavailable,
         errors.StoreMissing,
         errors.StoreInUse,

@@ -5,18 +5,20 @@ Only builders and the running of workers live here. Everything is ended with the
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import date, timedelta
+from types import MappingProxyType
 
 import numpy as np
 
 from engine.report import RiskReport, decode_report
 from engine.risk.history import PriceHistory
 from gateway.log.account_log import AccountLog
+from gateway.market.daily import DailyHistory
 from gateway.tasks import ended
 from gateway.worker.instructor import JUDGE_S
 from gateway.worker.model_builder import ModelBuilder, ModelSettings
-from gateway.worker.worker import SessionRoll, Worker
+from gateway.worker.worker import Analyses, SessionRoll, Worker
 from tests.gateway.world import ACCOUNT, SESSION, Gateway, World
 
 DAYS = 320
@@ -39,10 +41,23 @@ async def working(
     builder: ModelBuilder | None = None,
     judge_s: float = JUDGE_S,
     log: AccountLog | None = None,
+    daily: DailyHistory | None = None,
+    analyses: Analyses | None = None,
+    rolls: Mapping[str, SessionRoll] = MappingProxyType({}),
 ) -> AsyncIterator[Worker]:
     """Ends with an error if the worker did before. `log`: a connection of its own."""
     builder = builder or ModelBuilder(prices(), ModelSettings(lookback_days=260, unmapped="zero"))
-    worker = Worker(log or world.log, await world.clock(), builder, refresh_s, roll, judge_s)
+    worker = Worker(
+        log or world.log,
+        await world.clock(),
+        builder,
+        refresh_s,
+        roll,
+        judge_s,
+        daily=daily,
+        analyses=analyses,
+        rolls=rolls,
+    )
     running = asyncio.create_task(worker.run())
     try:
         yield worker

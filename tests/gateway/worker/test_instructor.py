@@ -5,15 +5,16 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.account import AccountState
 from engine.control import Scope, TradingState
 from engine.facts import StatedPosition
 from engine.instructions import ANSWER_US, RECORDS_MAX
-from engine.limits import Limit, ScopeKind
+from engine.limits import HaltState, Limit, LimitAction, LimitSet, ScopeKind
 from engine.order import Reason
-from engine.records import Escalated, Instructed, InstructionKind
+from engine.records import Escalated, Instructed, InstructionKind, Latched
 from engine.risk.model import RiskModel
 from gateway.log.account_log import AccountLog
 from gateway.log.memory import MemoryLog
@@ -107,6 +108,35 @@ async def test_while_a_model_is_built_nobody_waits_for_a_cancel(world: World) ->
             builder.ready.set()
 
     assert cancel.client_order_id == "one"
+
+
+async def test_whoever_falls_silent_is_halted_and_what_works_is_asked_to_be_cancelled(
+    world: World, store_clock: list[int]
+) -> None:
+    """Nothing else happens in the account: time alone makes it due."""
+    silence = Limit("agent_silence", ScopeKind.STRATEGY, 30.0, action=LimitAction.HALT, halt_state=HaltState.HALTED)
+    await world.arm(limits(silence))
+    gateway = await world.open()
+    async with working(world, judge_s=AT_ONCE):
+        await gateway.check(buy("works", 1))
+        store_clock[0] += 31_000_000
+        (cancel,) = await instructed(gateway)
+
+    (latched,) = [record for record in await records_of(world.log) if isinstance(record, Latched)]
+    assert latched.latch.scope == Scope(ACCOUNT, STRATEGY)
+    assert (cancel.client_order_id, cancel.reason) == ("works", Reason.TRADING_HALTED)
+    assert "silent" in cancel.message
+
+
+async def test_positions_far_past_a_cap_are_cut_though_no_order_works(world: World) -> None:
+    """40 at 100 of a delta of 1,000 at most: 30 go."""
+    armed = limits(Limit("delta_net", ScopeKind.ACCOUNT, 1_000.0))
+    await world.arm(LimitSet(armed.rows, msgspec.structs.replace(armed.policy, greeks_cut_at=2.0)))
+    gateway = await world.open(StatedPosition(symbol="AAA", quantity=40.0, strategy=STRATEGY, average_cost=100.0))
+    async with working(world, judge_s=AT_ONCE):
+        (cut,) = await instructed(gateway)
+
+    assert (cut.kind, cut.reason, cut.lots) == (InstructionKind.CUT, Reason.DELTA, 30)
 
 
 async def test_what_fits_is_left_alone(world: World) -> None:

@@ -305,6 +305,29 @@ def test_the_session_is_of_its_own_zone() -> None:
     assert SessionRoll(time(9, 0), NEW_YORK).date_at(now_us).isoformat() == "2023-11-13"
 
 
+def test_no_session_opens_on_a_holiday() -> None:
+    """Thanksgiving 2023, a Thursday, and the Friday after it."""
+    roll = SessionRoll(time(9, 30), NEW_YORK, frozenset([date(2023, 11, 23)]))
+    noons = [datetime(2023, 11, day, 12, 0, tzinfo=NEW_YORK) for day in (22, 23, 24)]
+
+    assert [roll.date_at(round(noon.timestamp() * 1e6)).day for noon in noons] == [22, 22, 24]
+
+
+async def test_an_account_rolls_in_its_own_zone(memory_log: MemoryLog, store_clock: list[int]) -> None:
+    """At 1:00 UTC on the 15th: Tokyo has opened, New York is still in the session of the 14th."""
+    async with world_on(memory_log, lambda: store_clock[0]) as world:
+        gateway = await world.gateway()
+        for account in (ACCOUNT, "tokyo"):
+            await gateway.record(opening(), account, opens=True)
+        store_clock[0] = round(datetime(2023, 11, 15, 1, 0, tzinfo=ZoneInfo("UTC")).timestamp() * 1e6)
+        rolls = {"tokyo": SessionRoll(time(9, 0), ZoneInfo("Asia/Tokyo"))}
+        async with working(world, SessionRoll(time(9, 30), NEW_YORK), refresh_s=0.01, rolls=rolls):
+            await model_of(gateway, "2023-11-15")
+        sessions = [(await gateway.read(account)).state.session for account in (ACCOUNT, "tokyo")]
+
+    assert [one.date if one is not None else "" for one in sessions] == ["2023-11-14", "2023-11-15"]
+
+
 @pytest.mark.parametrize("conflicting", [False, True])
 async def test_sessions_roll_by_the_clock_once(
     memory_log: MemoryLog, store_clock: list[int], conflicting: bool
