@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice, takewhile
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -576,14 +576,14 @@ class Turnover:
         return Turnover(*(np.append(a, np.zeros(slots - len(a))) for a in (self.lots, self.paid)))
 
 
+_NO_FAULTS: Mapping[int, Any] = MappingProxyType({})
+
+
 class AtMarks:
     """What the marks and rates of a state make of one lot of each symbol: lives until one of them changes. Without
     options it is also what a lot counts (engine.lot_values): in exposures, in scenarios and in direction the same."""
 
-    __slots__ = ("delta", "long", "price_version", "priced", "scenario", "short", "unit_values")
-
-    linear: ClassVar = True
-    faults: ClassVar[Mapping[int, Any]] = MappingProxyType({})
+    __slots__ = ("delta", "faults", "linear", "long", "price_version", "priced", "scenario", "short", "unit_values")
 
     def __init__(self, state: "AccountState") -> None:
         prices, self.price_version = state.prices, state.price_version
@@ -592,6 +592,8 @@ class AtMarks:
         self.priced = not len(self.unit_values) or self.unit_values.item(self.unit_values.argmin()) > 0.0
         """Whether every listed symbol has a mark and a rate above 0."""
         self.scenario = self.long = self.short = self.delta = self.unit_values
+        self.linear: bool = True
+        self.faults: Mapping[int, Any] = _NO_FAULTS
 
 
 class AccountState:

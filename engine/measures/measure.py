@@ -163,14 +163,22 @@ def strategy_name(key: str) -> str:
 class Survey:
     """An account's state with what it is read under: the common ground of an order and of a report."""
 
-    control: Control | None = None
-    """Set where it is known: a limit that has halted counts from the Resume that lifted it. Without it, all counts."""
-    _columns: Columns | None = None
-    _usable_model: RiskModel | None = None
-    _underlyings: Grouping | None = None
-    _equity = 0.0
-    _priced = False
-    _marks_age_us = -1
+    __slots__ = (  # with a case's own they are more than CPython 3.11 keeps without a dictionary for each instance
+        "_at_marks",
+        "_columns",
+        "_equity",
+        "_marks_age_us",
+        "_priced",
+        "_underlyings",
+        "_usable_model",
+        "control",
+        "instruments",
+        "model",
+        "now_us",
+        "policy",
+        "state",
+        "values",
+    )
 
     def __init__(
         self,
@@ -184,6 +192,14 @@ class Survey:
         self.policy, self.now_us = policy, now_us
         self._at_marks = marked = state.at_marks()
         self.values: LotValues = lot_values(state, instruments, model, policy) if state.underlyings else marked
+        self.control: Control | None = None
+        """Set where it is known: a limit that has halted counts from the Resume that lifted it; without it, all."""
+        self._columns: Columns | None = None
+        self._usable_model: RiskModel | None = None
+        self._underlyings: Grouping | None = None
+        self._equity = 0.0
+        self._priced = False
+        self._marks_age_us = -1
 
     def view(self, strategy: str, group: tuple[str, str] | None, open_orders: bool = True) -> View:
         self.need_marks()
@@ -338,11 +354,27 @@ class Case(Survey):
 
     `lots` is the order as it was asked for, `joining` what it adds to its side: less where it replaces another."""
 
-    _added: Floats | None = None
-    _added_stress: Floats | None = None
-    _added_grid: Floats | None = None
-    _unit_value = 0.0
-    _scenario_value = 0.0
+    __slots__ = (
+        "_added",
+        "_added_grid",
+        "_added_stress",
+        "_grids",
+        "_growths",
+        "_scenario_value",
+        "_unit_value",
+        "_views",
+        "instrument",
+        "joining",
+        "lots",
+        "mark_age_us",
+        "model_age_us",
+        "order",
+        "own_age_us",
+        "replaced",
+        "sign",
+        "slot",
+        "tails",
+    )
 
     def __init__(
         self,
@@ -377,6 +409,10 @@ class Case(Survey):
         self._views: dict[str, View] = {}
         self._growths: dict[Ends, float] = {}
         self._grids: dict[Ends | View, float] = {}
+        self._added: Floats | None = None
+        self._added_stress: Floats | None = None
+        self._added_grid: Floats | None = None
+        self._unit_value = self._scenario_value = 0.0
 
     def _underlying_age_us(self) -> int:
         """0 where the order is of no option, or its underlying has no mark: that is told by name, not by age."""
