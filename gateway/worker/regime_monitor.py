@@ -11,12 +11,12 @@ import structlog
 
 from engine.account import AccountState
 from engine.decide import Terms
-from engine.facts import observation, tracked_symbols
 from engine.limits import RegimeMethod
 from engine.records import AnyRecord
 from engine.risk.model import RiskModel
 from engine.risk.volatility import RegimeReading, market_returns, regime_tightening, target_tightening
 from gateway.accounts import Accounts
+from gateway.worker.marks_first import marks_first
 
 LOGGER = structlog.get_logger()
 
@@ -48,12 +48,7 @@ class RegimeMonitor:
 
     def build(self, state: AccountState, terms: Terms, now_us: int) -> list[AnyRecord]:
         """What is due, and before it the marks that it is computed from."""
-        valued = observation(state, self._accounts.quotes, tracked_symbols(state), now_us, terms.control.epoch)
-        trial = state.fork()
-        if valued is not None:
-            trial.apply(valued)
-        records = self._records(trial, terms, now_us)
-        return [*([valued] if valued is not None else []), *records] if records else []
+        return marks_first(state, terms, self._accounts.quotes, now_us, self._records)
 
     def _records(self, state: AccountState, terms: Terms, now_us: int) -> list[AnyRecord]:
         model = "" if terms.model is None else terms.model.hash

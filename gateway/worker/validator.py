@@ -7,12 +7,12 @@ not appended again.
 
 from engine.account import AccountState, Session
 from engine.decide import Terms
-from engine.facts import observation, tracked_symbols
 from engine.model_validation import SessionHistory, forecast, validation_tightening, validations_of, verdicts_of
 from engine.records import AnyRecord
 from engine.report import ModelVerdict
 from engine.risk.backtest import BASEL_RULE, TighteningRule, Validation
 from gateway.accounts import Accounts
+from gateway.worker.marks_first import marks_first
 
 _Tested = tuple[tuple[SessionHistory, Validation], ...]
 
@@ -35,12 +35,7 @@ class Validator:
 
     def build(self, state: AccountState, terms: Terms, now_us: int) -> list[AnyRecord]:
         """What is due, and before it the marks that it is computed from."""
-        valued = observation(state, self._accounts.quotes, tracked_symbols(state), now_us, terms.control.epoch)
-        trial = state.fork()
-        if valued is not None:
-            trial.apply(valued)
-        records = self._records(trial, terms, now_us)
-        return [*([valued] if valued is not None else []), *records] if records else []
+        return marks_first(state, terms, self._accounts.quotes, now_us, self._records)
 
     def _records(self, state: AccountState, terms: Terms, now_us: int) -> list[AnyRecord]:
         validations = [validation for _, validation in self._of(state)[0]]
